@@ -1,0 +1,69 @@
+# make app     open the page                         make app ARGS="--samples FOLDER"
+# make test    run every test                        make test ARGS="tests/hub -k heatmap"
+# make lint    what the tests do not see
+# make train   fit the released recipe               make train ARGS="--data FOLDER --set epochs=3"
+# make screenshot   take docs/screenshot.png anew
+# make clean   remove .venv and the caches
+#
+# Everything is installed into .venv, by the first target that needs it and again only when its requirements
+# change: `make app` brings the few packages of requirements.txt, `make train` and `make test` add theirs.
+# Another interpreter: make app PYTHON=/usr/bin/python3.12
+
+BIN := .venv/bin
+STAMPS := .venv/stamps
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement $< && touch $@
+
+.PHONY: app test lint train screenshot clean
+.DELETE_ON_ERROR:
+
+app: $(STAMPS)/app
+	$(BIN)/python app.py $(ARGS)
+
+test: $(STAMPS)/dev
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMPS)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+train: $(STAMPS)/training
+	$(BIN)/python -m training fit cats_vs_dogs_mobilenetv2 $(ARGS)
+
+screenshot: $(STAMPS)/dev
+	$(BIN)/python -m docs.screenshot $(ARGS)
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMPS)/app: requirements.txt | $(STAMPS)
+	@echo "Installing what the page needs into .venv (about a minute) …"
+	@$(INSTALL)
+
+$(STAMPS)/training: requirements-training.txt requirements.txt | $(STAMPS)
+	@echo "Installing what training needs into .venv (some minutes: TensorFlow is large) …"
+	@$(INSTALL)
+
+$(STAMPS)/dev: requirements-dev.txt requirements-training.txt requirements.txt | $(STAMPS)
+	@echo "Installing what development needs into .venv (some minutes: TensorFlow is large) …"
+	@$(INSTALL)
+
+# A .venv that works is kept, whoever made it; one whose making was cut short is made anew.
+# TensorFlow sets the upper bound that is tried first; the page alone runs on newer Pythons too.
+$(STAMPS):
+	@if ! $(BIN)/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    found=; \
+	    for limit in 14 99; do \
+	        for python in $(or $(PYTHON),python3 python python3.13 python3.12 python3.11); do \
+	            test -z "$$found" && "$$python" -c "import sys, venv, ensurepip; \
+	sys.exit(not (3, 11) <= sys.version_info < (3, $$limit))" 2>/dev/null && found=$$python; \
+	        done; \
+	    done; \
+	    if test -z "$$found"; then \
+	        echo "No Python 3.11 or newer with venv was found; install one (on Debian or Ubuntu:" \
+	            "apt install python3 python3-venv) or name it: make PYTHON=/path/to/python3." >&2; \
+	        exit 1; \
+	    fi; \
+	    "$$found" -m venv --clear .venv; \
+	fi
+	@mkdir -p $@
