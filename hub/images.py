@@ -1,0 +1,780 @@
+"""One way from whatever a user hands in to the uint8 tensor that training, evaluation and the app share.
+
+Containers are walked here, with a few lines for each format, before Pillow decodes them: the walk reads the
+size, refuses what is cut short, takes the orientation out of the EXIF block and drops all other metadata, so
+that a broken EXIF block or colour profile cannot spoil a good picture.  Colour profiles are not applied.
+Pillow's plug-ins are called directly, so its process-wide limits and warnings are neither met nor changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import re
+import stat
+import struct
+import threading
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageChops,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    WebPImagePlugin,
+)
+
+from hub.errors import ImageError
+
+MAX_PIXELS = 40_000_000
+# Phones make 50 megapixels, and only JPEG can be decoded at reduced scale.
+MAX_JPEG_PIXELS = 64_000_000
+# 40 megapixels of 16-bit RGBA are 320 MB even when nothing is compressed.
+MAX_BYTES = 400_000_000
+# Encoders write about ten scans; thousands of them in a small file keep a decoder busy for minutes.
+MAX_JPEG_SCANS = 50
+# A JPEG is decoded at 1/2, 1/4 or 1/8 while its sides keep at least this many times the tensor's.  Mean
+# absolute difference (of 255) from the full decode, 12 megapixels to 224 px: photos 0.1 with 4, up to 0.4
+# with 3 and 1.7 with 2; saturated stripes and random blocks, the worst pictures found, 1.6, 1.9 and 6.3.
+DRAFT_MARGIN = 4
+
+_SAVE_AGAIN = "save it as JPEG or PNG and try again"
+_COPY_AGAIN = "copy or download it again"
+
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# What people upload by mistake, told by its first bytes.
+_OTHER_KINDS = (
+    (b"%PDF", "a PDF document"),
+    (b"%!PS", "a PostScript file"),
+    (b"\xc5\xd0\xd3\xc6", "a PostScript file"),
+    (b"II*\0", "a TIFF picture"),
+    (b"MM\0*", "a TIFF picture"),
+    (b"8BPS", "a Photoshop file"),
+    (b"\0\0\0\x0cjP  ", "a JPEG 2000 picture"),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000 picture"),
+    (b"\0\0\0\x0cJXL ", "a JPEG XL picture"),
+    (b"\xff\x0a", "a JPEG XL picture"),
+    (b"\0\0\1\0", "an icon"),
+    (b"PK\3\4", "a ZIP archive or Office document"),
+    (b"\x1f\x8b", "a compressed archive"),
+    (b"\x1aE\xdf\xa3", "a video"),
+)
+_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
+
+# Two threads may hold the same lazily opened PIL picture: its file has one position.
+_lazy_file = threading.Lock()
+
+
+class _Refusal(Exception):
+    """What is wrong with a picture and what to do about it; the caller adds the name."""
+
+    def __init__(self, problem: str, remedy: str = _SAVE_AGAIN):
+        super().__init__(problem, remedy)
+        self.sentence = f"{problem}; {remedy}."
+
+
+def open_image(source, *, size: int | None = None) -> Image.Image:
+    """Return a picture upright, in RGB, transparency composited on white, animations as their first frame.
+
+    Args:
+        source: a path, the bytes of a file, a binary file object, a PIL picture, or an array of shape (h, w),
+            (h, w, 1), (h, w, 3) or (h, w, 4), either uint8 or float between 0 and 1.
+        size: the side in pixels that the picture will be squashed to.  It allows a big JPEG to be decoded at
+            reduced scale, so the result can be smaller than the file says.
+
+    Raises:
+        ImageError: one sentence that names the file and the remedy.
+    """
+    return _open(source, size)[0]
+
+
+def to_tensor(source, size: int) -> np.ndarray:
+    """Return `source` (see `open_image`) as a uint8 tensor of shape (size, size, 3).
+
+    The picture is squashed, not cropped, with Pillow's antialiased bilinear filter.
+
+    Raises:
+        ImageError: one sentence that names the file and the remedy.
+    """
+    picture, box = _open(source, size)
+    return np.array(picture.resize((size, size), Image.Resampling.BILINEAR, box=box))
+
+
+def pixel_hash(image: Image.Image) -> str:
+    """Return the SHA-256, in hex, of a picture's size and upright RGB pixels at full size.
+
+    The same pixels in another container have the same hash.  A JPEG that was opened at reduced scale has
+    other pixels, so it is refused.
+
+    Raises:
+        ImageError: `image` cannot be read, or is not at full size.
+    """
+    if isinstance(image, Image.Image) and "reduced" in image.info:
+        raise ImageError(f"{_name(image)} was opened at reduced scale; open it without `size` to hash it.")
+    picture = open_image(image)
+    digest = hashlib.sha256(f"{picture.width}x{picture.height}RGB:".encode())
+    digest.update(picture.tobytes())
+    return digest.hexdigest()
+
+
+def _open(source, size: int | None) -> tuple[Image.Image, tuple[float, ...] | None]:
+    """Return the upright RGB picture and, where it was decoded at reduced scale, the box it fills."""
+    try:
+        picture, orientation, box = _decode(source, size)
+        return _upright(_to_rgb(picture), orientation, box)
+    except _Refusal as refusal:
+        raise ImageError(f"{_name(source)} {refusal.sentence}") from refusal.__cause__
+    except MemoryError as error:
+        raise ImageError(f"{_name(source)} does not fit into memory; make it smaller and try again.") from error
+    except Exception as error:  # Pillow's plug-ins raise almost anything on damaged data.
+        problem = "is cut short" if "truncated" in str(error).lower() else "is damaged and cannot be read"
+        raise ImageError(f"{_name(source)} {problem}; {_COPY_AGAIN}.") from error
+
+
+def _name(source) -> str:
+    """Return what to call the source in a sentence: a base name, never a folder."""
+    if isinstance(source, np.ndarray):
+        return "The array"
+    if isinstance(source, str | os.PathLike):
+        name = source
+    else:
+        name = getattr(source, "filename", None) or getattr(source, "name", None)
+    try:
+        name = os.path.basename(os.fsdecode(name).rstrip("/\\"))
+    except (TypeError, ValueError):
+        name = ""
+    name = "".join(letter if letter.isprintable() else "?" for letter in name)
+    if len(name) > 80:
+        name = f"{name[:50]}…{name[-25:]}"
+    return name or "The picture"
+
+
+def _decode(source, size: int | None) -> tuple[Image.Image, int, tuple[float, ...] | None]:
+    """Return the decoded picture in any mode, its EXIF orientation (1-8) and its box as `_open` does."""
+    if isinstance(source, np.ndarray):
+        return _from_array(source), 1, None
+    if isinstance(source, Image.Image):
+        data = _lazy_bytes(source)
+        if data is None:
+            return _from_pil(source), _exif_orientation(source.info.get("exif")), None
+    else:
+        data = _bytes(source)
+    return _from_bytes(data, size)
+
+
+# ---------------------------------------------------------------- what a user may hand in
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    """Return an array of shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4) as a PIL picture."""
+    array = np.asarray(array)
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))):
+        raise _Refusal(
+            f"has the shape {array.shape}, which is not one picture",
+            "pass (height, width), or (height, width, channels) with 1, 3 or 4 channels",
+        )
+    _check_size(array.shape[1], array.shape[0])
+    if array.dtype.kind == "f":
+        array = _from_unit_floats(array)
+    elif array.dtype != np.uint8:
+        raise _Refusal(f"holds {array.dtype} values", "convert them to uint8, or to float between 0 and 1")
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def _from_unit_floats(array: np.ndarray) -> np.ndarray:
+    """Return floats between 0 and 1 as uint8; whether others mean 0-255 or -1-1 is not guessed."""
+    low, high = float(array.min()), float(array.max())  # NaN wins both
+    if not (low >= 0 and high <= 1):
+        raise _Refusal(
+            f"holds float values from {low:.4g} to {high:.4g}", "scale them to 0-1, or convert them to uint8"
+        )
+    return np.rint(array * 255).astype(np.uint8)
+
+
+def _lazy_bytes(image: Image.Image) -> bytes | None:
+    """Return the file behind a PIL picture whose pixels nobody has asked for yet, or None.
+
+    Decoding the file gives the tensor that its path would give, and leaves the caller's picture untouched.
+    """
+    with _lazy_file:
+        stream = getattr(image, "fp", None) if isinstance(image, ImageFile.ImageFile) else None
+        if stream is None or image.tell() != 0 or image.decoderconfig:
+            return None
+        try:
+            position = stream.tell()
+            stream.seek(0)
+            data = stream.read(MAX_BYTES + 1)
+            stream.seek(position)
+        except ValueError as error:
+            raise _closed() from error
+    return data
+
+
+def _from_pil(image: Image.Image) -> Image.Image:
+    """Return a PIL picture with its pixels loaded, after checking its size."""
+    _check_size(*image.size, MAX_JPEG_PIXELS if image.format in ("JPEG", "MPO") else MAX_PIXELS)
+    try:
+        with _lazy_file:
+            image.load()
+    except Exception as error:
+        if getattr(image, "fp", image) is None:
+            raise _closed() from error
+        raise
+    return image
+
+
+def _bytes(source) -> bytes:
+    """Return the content of a path, a file object or something like bytes."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source)
+    if isinstance(source, str | os.PathLike):
+        return _file_bytes(source)
+    if not callable(getattr(source, "read", None)):
+        raise _Refusal(
+            f"is of the type {type(source).__name__}, which is not read",
+            "pass a path, bytes, a binary file, a PIL picture or a numpy array",
+        )
+    return _stream_bytes(source)
+
+
+def _file_bytes(path) -> bytes:
+    """Return the content of a regular file."""
+    if re.match(r"(https?|ftp|data):", os.fsdecode(path)):
+        raise _Refusal("is a web address", "download it and pass the file")
+    try:
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise _Refusal("is a folder", "pass the path of one picture in it")
+        if not stat.S_ISREG(status.st_mode):
+            raise _Refusal("is not a regular file", "pass the path of a picture")
+        if status.st_size > MAX_BYTES:
+            raise _too_big()
+        with open(path, "rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        raise _Refusal("does not exist", "check the path") from error
+    except PermissionError as error:
+        raise _Refusal("may not be read by this user", "change its permissions") from error
+    except OSError as error:
+        raise _Refusal(f"cannot be read ({error.strerror})", "check the path and the disk") from error
+
+
+def _stream_bytes(stream) -> bytes:
+    """Return the content of a binary file object from its start (from where it stands if it cannot seek)."""
+    try:
+        if callable(getattr(stream, "seek", None)):
+            with contextlib.suppress(io.UnsupportedOperation):
+                stream.seek(0)
+        data = stream.read(MAX_BYTES + 1)
+    except Exception as error:
+        raise _Refusal("cannot be read from its file object", "open it again in binary mode") from error
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise _Refusal("comes from a file object that gives no bytes", "open it in binary mode")
+    return bytes(data)
+
+
+# ---------------------------------------------------------------- what the bytes are
+
+
+def _from_bytes(data: bytes, size: int | None) -> tuple[Image.Image, int, tuple[float, ...] | None]:
+    """Decode the content of a file; returns what `_decode` does."""
+    if not data:
+        raise _Refusal("is empty (0 bytes)", _COPY_AGAIN)
+    if len(data) > MAX_BYTES:
+        raise _too_big()
+    if data.startswith(b"\xff\xd8\xff"):
+        return _from_jpeg(data, size)
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return *_from_png(data), None
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return _from_gif(data), 1, None
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return *_from_webp(data), None
+    if data.startswith(b"BM"):
+        return _from_bmp(data), 1, None
+    if data[4:8] == b"ftyp":
+        return *_from_isobmff(data), None
+    raise _Refusal(_what_else(data))
+
+
+def _what_else(data: bytes) -> str:
+    """Say what a file that is no readable picture is."""
+    for magic, kind in _OTHER_KINDS:
+        if data.startswith(magic):
+            return f"is {kind}, which is not read"
+    head = data[:4096].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if head.startswith(b"<svg") or (head.startswith((b"<?xml", b"<!--", b"<!doctype svg")) and b"<svg" in head):
+        return "is an SVG drawing, which is not read"
+    if head.startswith((b"<!doctype html", b"<html", b"<head", b"<body")) or b"<html" in head:
+        return "is a web page, not a picture"
+    if _is_text(data[:4096]):
+        return "is text, not a picture"
+    return "is in no format that is read (JPEG, PNG, GIF, WebP, AVIF, BMP)"
+
+
+def _is_text(head: bytes) -> bool:
+    """Tell whether the first bytes of a file are UTF-8 or UTF-16 text."""
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return True
+    # A character may be cut at the end; anywhere else what is not UTF-8 is replaced by U+FFFD.
+    decoded = head.decode("utf-8", "replace").rstrip("\ufffd")
+    return bool(decoded) and all(
+        (letter.isprintable() and letter != "\ufffd") or letter in "\t\n\r\f" for letter in decoded
+    )
+
+
+def _check_size(width: int, height: int, limit: int = MAX_PIXELS) -> None:
+    """Refuse pictures with no pixels or too many."""
+    if width < 1 or height < 1:
+        raise _Refusal(f"measures {width} x {height} pixels", "pass a picture of at least one pixel")
+    if width * height > limit:
+        raise _Refusal(
+            f"measures {width} x {height} pixels, more than {limit // 10**6} megapixels",
+            "make it smaller and try again",
+        )
+
+
+def _loaded(image: ImageFile.ImageFile, limit: int = MAX_PIXELS) -> ImageFile.ImageFile:
+    """Decode a picture that a plug-in has opened, after checking the size that the plug-in found."""
+    _check_size(*image.size, limit)
+    image.load()
+    return image
+
+
+def _too_big() -> _Refusal:
+    return _Refusal(f"is larger than {MAX_BYTES // 10**6} MB", "make it smaller and try again")
+
+
+def _closed() -> _Refusal:
+    return _Refusal("was closed before its pixels were read", "open it again")
+
+
+def _cut_short() -> _Refusal:
+    return _Refusal("is cut short", _COPY_AGAIN)
+
+
+def _damaged() -> _Refusal:
+    return _Refusal("is damaged and cannot be read", _COPY_AGAIN)
+
+
+def _exif_orientation(exif: bytes | None) -> int:
+    """Return the orientation (1-8) of an EXIF block; 1 where it is missing or makes no sense.
+
+    Source: CIPA DC-008 (EXIF 3.0), section 4.5.2 and tag 0x0112.
+    """
+    if not isinstance(exif, bytes):
+        return 1
+    tiff = exif.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    if order is None:
+        return 1
+    try:
+        (start,) = struct.unpack_from(order + "I", tiff, 4)
+        (count,) = struct.unpack_from(order + "H", tiff, start)
+        for entry in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind, _, short = struct.unpack_from(order + "HHIH", tiff, entry)
+            if tag == 0x0112:
+                # SHORT by the standard; some writers use LONG
+                value = struct.unpack_from(order + "I", tiff, entry + 8)[0] if kind == 4 else short
+                return value if 1 <= value <= 8 else 1
+    except struct.error:
+        pass
+    return 1
+
+
+# ---------------------------------------------------------------- JPEG (ITU-T T.81)
+
+
+def _from_jpeg(data: bytes, size: int | None) -> tuple[Image.Image, int, tuple[float, ...] | None]:
+    """Decode a JPEG, at reduced scale where `size` allows it; returns what `_decode` does."""
+    kept, exif, scan = [b"\xff\xd8"], None, None
+    for marker, start, end in _jpeg_segments(data):
+        segment = data[start + 4 : end]
+        if marker == 0xDA:
+            scan = start
+            break
+        if marker in range(0xC0, 0xD0) and marker not in (0xC4, 0xC8, 0xCC) and len(segment) >= 6:
+            height, width = struct.unpack_from(">HH", segment, 1)
+            _check_size(width, height, MAX_JPEG_PIXELS)
+        if marker == 0xE1 and segment.startswith(b"Exif\0\0") and exif is None:
+            exif = segment
+        # Of the metadata only these two say how the colours are stored.
+        is_metadata = 0xE0 <= marker <= 0xEF or marker == 0xFE
+        if not is_metadata or segment.startswith((b"JFIF\0", b"Adobe")):
+            kept.append(data[start:end])
+    if scan is None:
+        raise _cut_short()
+    end = _end_of_scans(data, scan)
+    head = b"".join(kept)
+    image, box = _load_jpeg(head + data[scan:end] + b"\xff\xd9", size)
+    if all(120 <= value <= 136 for value in _last_pixel(image)):
+        # The decoder fills what is missing with mid-grey, smoothed in a progressive file, and keeps silent.
+        # More data before the end marker change the picture then, and only then.
+        longer, _ = _load_jpeg(head + data[scan:end] + _ANY_SCAN_DATA + b"\xff\xd9", size)
+        if longer.tobytes() != image.tobytes():
+            raise _cut_short()
+    return image, _exif_orientation(exif), box
+
+
+# With restart markers, so that some of it is taken up wherever a decoder stands.
+_ANY_SCAN_DATA = b"".join(
+    bytes(value * 89 % 251 for value in range(500)) + bytes([0xFF, 0xD0 + restart % 8]) for restart in range(16)
+)
+
+
+def _load_jpeg(data: bytes, size: int | None) -> tuple[Image.Image, tuple[float, ...] | None]:
+    """Decode a JPEG without metadata at the smallest scale that suits `size`; returns it and its box."""
+    image = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
+    full_size = image.size
+    _check_size(*full_size, MAX_JPEG_PIXELS)
+    draft = image.draft(None, (DRAFT_MARGIN * size, DRAFT_MARGIN * size)) if size else None
+    reduced = image.size != full_size
+    image.load()
+    image.info = {"reduced": True} if reduced else {}
+    return image, draft[1] if reduced else None
+
+
+def _last_pixel(image: Image.Image) -> tuple[int, ...]:
+    """Return the bands of the pixel at the bottom right."""
+    pixel = image.getpixel((image.width - 1, image.height - 1))
+    return pixel if isinstance(pixel, tuple) else (pixel,)
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield (marker, start, end) of the segments before the first scan's data, the scan's header last."""
+    position = 2
+    while True:
+        position = data.find(b"\xff", position)
+        while 0 <= position < len(data) - 1 and data[position + 1] == 0xFF:
+            position += 1
+        if position < 0 or position + 4 > len(data):
+            raise _cut_short()
+        marker = data[position + 1]
+        if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:  # no length follows
+            position += 2
+            continue
+        if marker == 0xD9:
+            raise _cut_short()
+        (length,) = struct.unpack_from(">H", data, position + 2)
+        end = position + 2 + length
+        if length < 2:
+            raise _damaged()
+        if end > len(data):
+            raise _cut_short()
+        yield marker, position, end
+        position = end
+
+
+_AFTER_SCAN_DATA = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+
+
+def _end_of_scans(data: bytes, position: int) -> int:
+    """Return where a JPEG's end marker stands; refuses it where none comes or where there are too many scans.
+
+    In a scan's data 0xFF is always followed by 0x00 or a restart marker, so the search is exact.
+    """
+    scans = 0
+    while True:
+        scans += data[position + 1] == 0xDA
+        if scans > MAX_JPEG_SCANS:
+            raise _Refusal(f"is a JPEG of more than {MAX_JPEG_SCANS} scans")
+        if position + 4 > len(data):
+            raise _cut_short()
+        (length,) = struct.unpack_from(">H", data, position + 2)
+        found = _AFTER_SCAN_DATA.search(data, position + 2 + length)
+        if found is None:
+            raise _cut_short()
+        position = found.start()
+        if data[position + 1] == 0xD9:
+            return position
+
+
+# ---------------------------------------------------------------- PNG (W3C PNG, third edition)
+
+
+def _from_png(data: bytes) -> tuple[Image.Image, int]:
+    """Decode a PNG; returns it and its orientation.
+
+    Of an animation it takes the picture that readers without animations show, as a rule its first frame.
+    """
+    kept, exif, key, header = [data[:8]], None, None, None
+    for kind, start, end in _png_chunks(data):
+        body = data[start + 8 : end - 4]
+        if (header is None) != (kind == b"IHDR"):  # it comes first, and once
+            raise _damaged()
+        if header is None:
+            header = struct.unpack(">IIBBBBB", body[:13])
+            _check_size(*header[:2])
+        if kind in (b"IHDR", b"PLTE", b"IDAT", b"IEND") or (kind == b"tRNS" and header[3] == 3):
+            if zlib.crc32(data[start + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
+                raise _damaged()
+            kept.append(data[start:end])
+        elif kind == b"tRNS":
+            key = body
+        elif kind == b"eXIf":
+            exif = body
+        if kind == b"IEND":
+            break
+    image = _loaded(PngImagePlugin.PngImageFile(io.BytesIO(b"".join(kept))))
+    if key is not None:
+        _set_transparent_colour(image, key, depth=header[2])
+    return image, _exif_orientation(exif)
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield (kind, start, end) of the chunks up to IEND; refuses a file that ends before it."""
+    position, kind = 8, b""
+    while kind != b"IEND":
+        if position + 12 > len(data):
+            raise _cut_short()
+        (length,) = struct.unpack_from(">I", data, position)
+        kind, end = data[position + 4 : position + 8], position + 12 + length
+        if not kind.isalpha():
+            raise _damaged()
+        if end > len(data):
+            raise _cut_short()
+        yield kind, position, end
+        position = end
+
+
+def _set_transparent_colour(image: Image.Image, key: bytes, depth: int) -> None:
+    """Tell Pillow which grey or colour is transparent, in the units of the pixels that it decoded.
+
+    Args:
+        key: one (grey) or three (RGB) big-endian samples of `depth` bits.
+    """
+    samples = [value & ((1 << depth) - 1) for (value,) in struct.iter_unpack(">H", key[: len(key) // 2 * 2])]
+    if image.mode == "I;16" and len(samples) == 1:
+        image.info["transparency"] = samples[0]
+    elif image.mode in ("1", "L") and len(samples) == 1:
+        image.info["transparency"] = samples[0] * 255 // ((1 << depth) - 1)
+    elif image.mode == "RGB" and len(samples) == 3:
+        image.info["transparency"] = tuple(value >> (depth - 8) for value in samples)
+
+
+# ---------------------------------------------------------------- GIF, WebP, BMP, AVIF, HEIC
+
+
+def _from_gif(data: bytes) -> Image.Image:
+    """Decode the first frame of a GIF on its canvas; what the frame does not cover is transparent."""
+    left, top, right, bottom = _gif_frame(data)
+    image = _loaded(GifImagePlugin.GifImageFile(io.BytesIO(data)))
+    if (left, top, right, bottom) == (0, 0, *image.size):
+        return image
+    image = image.convert("RGBA")
+    covered = Image.new("L", image.size, 0)
+    covered.paste(255, (left, top, right, bottom))
+    image.putalpha(ImageChops.darker(image.getchannel("A"), covered))
+    return image
+
+
+def _gif_frame(data: bytes) -> tuple[int, int, int, int]:
+    """Return the box of a GIF's first frame after checking its canvas and that its data are all there.
+
+    Source: GIF89a specification, sections 17-26.
+    """
+
+    def skip_blocks(position: int) -> int:
+        while data[position]:
+            position += data[position] + 1
+        return position + 1
+
+    def skip_palette(position: int, flags: int) -> int:
+        return position + (3 << ((flags & 7) + 1) if flags & 0x80 else 0)
+
+    try:
+        width, height, flags = struct.unpack_from("<HHB", data, 6)
+        _check_size(width, height)
+        position = skip_palette(13, flags)
+        while data[position] != 0x2C:
+            if data[position] == 0x21:
+                position = skip_blocks(position + 2)
+            elif data[position] == 0x3B:
+                raise _damaged()
+            else:
+                position += 1
+        left, top, columns, rows, flags = struct.unpack_from("<HHHHB", data, position + 1)
+        # Pillow widens the canvas for a frame that does not fit.
+        _check_size(max(width, left + columns), max(height, top + rows))
+        skip_blocks(skip_palette(position + 10, flags) + 1)
+    except (IndexError, struct.error) as error:
+        raise _cut_short() from error
+    return left, top, left + columns, top + rows
+
+
+def _from_webp(data: bytes) -> tuple[Image.Image, int]:
+    """Decode the first frame of a WebP; returns it and its orientation."""
+    if len(data) < 30 or len(data) < struct.unpack_from("<I", data, 4)[0] + 8:
+        raise _cut_short()
+    _check_size(*_webp_size(data))
+    image = _loaded(WebPImagePlugin.WebPImageFile(io.BytesIO(data)))
+    return image, _exif_orientation(image.info.get("exif"))
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Return (width, height) from a WebP's first chunk (RFC 9649), since opening it allocates the canvas."""
+    kind = data[12:16]
+    if kind == b"VP8X":
+        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+    if kind == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if kind == b"VP8 ":
+        width, height = struct.unpack_from("<HH", data, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    raise _damaged()
+
+
+def _from_bmp(data: bytes) -> Image.Image:
+    """Decode an uncompressed BMP."""
+    image = BmpImagePlugin.BmpImageFile(io.BytesIO(data))
+    _check_size(*image.size)
+    decoder, _, offset, arguments = image.tile[0]
+    if decoder != "raw":  # Pillow unpacks run lengths in Python: minutes for a big picture
+        raise _Refusal("is a compressed BMP")
+    if offset + arguments[1] * image.height > len(data):
+        raise _cut_short()
+    _loaded(image)
+    if image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
+        return image.convert("RGB")  # an alpha channel that nobody filled in
+    return image
+
+
+# An item entry of the kind "Exif" (ISO/IEC 23008-12), up to that word.
+_EXIF_ITEM = re.compile(rb"(infe(?:\x02.{7}|\x03.{9}))Exif", re.DOTALL)
+
+
+def _from_isobmff(data: bytes) -> tuple[Image.Image, int]:
+    """Decode AVIF, and HEIC where its plug-in is registered with Pillow; returns picture and orientation."""
+    _check_boxes(data)
+    length = int.from_bytes(data[:4], "big")
+    brands = {data[8:12], *(data[at : at + 4] for at in range(16, min(length, 512), 4))}
+    if brands & {b"avif", b"avis"}:
+        # Turning is told by the container itself; a broken EXIF block must not get in its way.
+        image = AvifImagePlugin.AvifImageFile(io.BytesIO(_EXIF_ITEM.sub(rb"\1none", data)))
+    elif brands & _HEIC_BRANDS:
+        if "HEIF" not in Image.OPEN:
+            raise _Refusal("is a HEIC picture, which needs the plug-in pillow-heif", "save it as JPEG and try again")
+        image = Image.OPEN["HEIF"][0](io.BytesIO(data), "")
+    else:
+        raise _Refusal("is a video or another container that is no picture")
+    return _loaded(image), _exif_orientation(image.info.get("exif"))
+
+
+def _check_boxes(data: bytes) -> None:
+    """Refuse a file whose last box reaches beyond its end (ISO/IEC 14496-12, section 4.2)."""
+    position = 0
+    while position + 16 <= len(data):
+        (length,) = struct.unpack_from(">I", data, position)
+        if length == 0:  # up to the end of the file
+            return
+        if length == 1:
+            (length,) = struct.unpack_from(">Q", data, position + 8)
+        position += max(length, 8)
+    if position > len(data):
+        raise _cut_short()
+
+
+# ---------------------------------------------------------------- RGB, upright
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Return a picture of any mode in RGB, on white where it is transparent, without metadata."""
+    if image.mode.startswith("I;16"):
+        image = _from_16_bits(image)
+    elif image.mode == "F":
+        image = Image.fromarray(_from_unit_floats(np.asarray(image)))
+    elif image.mode == "I":
+        raise _Refusal("holds 32-bit integers, whose range is unknown", "convert it to 8 bits first")
+    elif image.mode == "LAB":
+        image = _from_lab(image)
+    reduced = {"reduced": True} if "reduced" in image.info else {}
+    if _is_transparent(image):
+        image = _on_white(image)
+    else:
+        if "transparency" in image.info:  # of a kind that Pillow stumbles over
+            image = image.copy()
+            del image.info["transparency"]
+        image = image.convert("RGB")
+    image.info = reduced
+    return image
+
+
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    """Return 16-bit grey as 8-bit grey by its upper byte, as Pillow does for 16-bit RGB.
+
+    The upper byte undoes both ways of widening 8 bits, times 256 and times 257, exactly.
+    """
+    values = np.asarray(image)
+    grey = Image.fromarray((values >> 8).astype(np.uint8))
+    key = image.info.get("transparency")
+    if isinstance(key, int):
+        grey.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _from_lab(image: Image.Image) -> Image.Image:
+    """Return a CIELAB picture (D50) as sRGB."""
+    from PIL import ImageCms  # needs Pillow built with Little CMS
+
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    return ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    """Tell whether a picture has an alpha channel or one transparent colour that Pillow can apply."""
+    key = image.info.get("transparency")
+    if image.mode in ("P", "1", "L") and isinstance(key, int):
+        return True
+    if image.mode == "P" and isinstance(key, bytes):
+        return True
+    if image.mode == "RGB" and isinstance(key, tuple) and len(key) == 3:
+        return True
+    return image.mode in ("RGBA", "LA", "PA", "RGBa", "La")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Composite a picture on white and return it in RGB."""
+    if image.mode == "La":
+        image = image.convert("LA")
+    image = image.convert("RGBA")
+    white = Image.new("RGB", image.size, "white")
+    white.paste(image, mask=image.getchannel("A"))
+    return white
+
+
+def _upright(
+    image: Image.Image, orientation: int, box: tuple[float, ...] | None
+) -> tuple[Image.Image, tuple[float, ...] | None]:
+    """Turn a picture as its EXIF orientation says, and the box (left, top, right, bottom) with it."""
+    if orientation == 1:
+        return image, box
+    info = image.info
+    image = image.transpose(_TRANSPOSE[orientation])
+    image.info = info
+    if box is None:
+        return image, None
+    # The box starts at the top left; what lies beyond it moves with the right and the bottom edge.
+    width, height = (box[3], box[2]) if orientation >= 5 else box[2:]
+    left = image.width - width if orientation in (2, 3, 6, 7) else 0
+    top = image.height - height if orientation in (3, 4, 7, 8) else 0
+    return image, (left, top, left + width, top + height)

@@ -1,0 +1,820 @@
+"""hub/images.py: every kind of picture gives the right pixels, every other file one sentence."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import random
+import re
+import struct
+import subprocess
+import sys
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, ImageFile, ImageOps
+
+from hub.errors import ImageError
+from hub.images import MAX_BYTES, MAX_JPEG_PIXELS, MAX_JPEG_SCANS, MAX_PIXELS, open_image, pixel_hash, to_tensor
+from tests.pictures import chunk, detailed, encode, exif, png, quarters, scene, without_segments
+
+SCENE = scene()
+PIXELS = np.asarray(SCENE)
+ORIENTED = {  # what an upright picture looks like when it is stored for each orientation
+    1: lambda image: image,
+    2: ImageOps.mirror,
+    3: lambda image: image.rotate(180),
+    4: ImageOps.flip,
+    5: lambda image: image.transpose(Image.Transpose.TRANSPOSE),
+    6: lambda image: image.rotate(90, expand=True),
+    7: lambda image: image.transpose(Image.Transpose.TRANSVERSE),
+    8: lambda image: image.rotate(-90, expand=True),
+}
+
+
+def difference(first, second) -> float:
+    """Mean absolute difference of two pictures or arrays."""
+    return float(np.abs(np.asarray(first).astype(int) - np.asarray(second).astype(int)).mean())
+
+
+def refusal(source, **options) -> str:
+    """The one sentence with which `source` is refused."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ImageError) as caught:
+            open_image(source, **options)
+    sentence = str(caught.value)
+    assert re.fullmatch(r"[^\n]+; [^\n]+\.", sentence), sentence
+    assert ". " not in sentence, sentence
+    assert "/" not in sentence, sentence
+    return sentence
+
+
+# ---------------------------------------------------------------- what is read
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "tolerance"),
+    [
+        ("JPEG", {"quality": 95}, 6),
+        ("JPEG", {"quality": 95, "progressive": True}, 6),
+        ("JPEG", {"quality": 95, "restart_marker_blocks": 2}, 6),
+        ("MPO", {"quality": 95}, 6),
+        ("PNG", {}, 0),
+        ("WEBP", {"quality": 95}, 6),
+        ("WEBP", {"lossless": True}, 0),
+        ("AVIF", {"quality": 95}, 6),
+        ("BMP", {}, 0),
+    ],
+)
+def test_colour_files(kind, options, tolerance):
+    image = open_image(encode(SCENE, kind, **options))
+    assert (image.mode, image.size, image.info) == ("RGB", SCENE.size, {})
+    assert difference(image, SCENE) <= tolerance
+
+
+def test_interlaced_png():
+    """Adam7 by hand: a 1 x 1 and a 2 x 1 picture have one and two passes."""
+    body = struct.pack(">IIBBBBB", 2, 1, 8, 2, 0, 0, 1)
+    data = zlib.compress(b"\0\1\2\3" + b"\0\4\5\6")
+    file = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", body) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    assert np.asarray(open_image(file)).tolist() == [[[1, 2, 3], [4, 5, 6]]]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP"])
+def test_grey_files(kind):
+    grey = SCENE.convert("L")
+    image = open_image(encode(grey, kind))
+    assert image.mode == "RGB"
+    assert difference(image, grey.convert("RGB")) < 6
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("adobe", [True, False])
+def test_cmyk_jpeg(adobe, progressive):
+    """Inverted as Adobe writes it; practice treats files without Adobe's marker alike."""
+    ink = Image.merge("CMYK", [Image.new("L", (32, 32), value) for value in (10, 200, 90, 40)])
+    file = encode(ink, "JPEG", quality=100, progressive=progressive)
+    assert b"Adobe" in file
+    file = file if adobe else without_segments(file, 0xEE)
+    expected = [(255 - value) * (255 - 40) / 255 for value in (10, 200, 90)]
+    assert np.abs(np.asarray(open_image(file)) - expected).max() < 5
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "PNG", "AVIF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(kind, orientation):
+    upright = quarters()
+    file = encode(ORIENTED[orientation](upright), kind, exif=exif(orientation), quality=95)
+    for source in (file, Image.open(io.BytesIO(file)), _loaded(file)):
+        image = open_image(source)
+        assert image.size == upright.size
+        assert difference(image, upright) < 6
+        assert difference(open_image(image), upright) < 6  # not turned twice
+
+
+def _loaded(file: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(file))
+    image.load()
+    return image
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_of_a_reduced_jpeg(orientation):
+    """1001 x 795 at 1/4 is 250.25 x 198.75: the last column is not full and must not shift the picture."""
+    upright = scene(1001, 795)
+    file = encode(ORIENTED[orientation](upright), "JPEG", exif=exif(orientation), quality=95, subsampling=0)
+    assert open_image(file, size=32).size in ((251, 199), (252, 200))
+    assert difference(to_tensor(file, 32), to_tensor(open_image(file), 32)) < 0.5
+
+
+def test_every_way_of_writing_the_orientation():
+    def block(order: str, kind: int, value: int) -> bytes:
+        magic = b"II*\0" if order == "<" else b"MM\0*"
+        stored = struct.pack(order + ("I" if kind == 4 else "HH"), *([value] if kind == 4 else [value, 0]))
+        return magic + struct.pack(order + "IHHHI", 8, 1, 0x0112, kind, 1) + stored + bytes(4)
+
+    for order in "<>":
+        for kind in (3, 4):
+            file = encode(ORIENTED[6](quarters()), "JPEG", exif=b"Exif\0\0" + block(order, kind, 6), quality=95)
+            assert difference(open_image(file), quarters()) < 6
+
+
+@pytest.mark.parametrize("prefix", [b"", b"Exif\0\0"])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"",
+        b"II*\0",
+        b"not a TIFF header",
+        b"II*\0\xff\xff\xff\xff",
+        b"MM\0*\0\0\0\x08\xff\xff\x01\x12",
+        b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x63\0\0\0",  # orientation 99
+        b"II*\0\x08\0\0\0\x02\0\x1a\x01\x05\0\x01\0\0\0\xff\xff\xff\x7f\x28\x01\x03\0\x01\0\0\0\x02\0\0\0",
+    ],
+)
+def test_broken_exif_does_not_break_the_picture(broken, prefix):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for kind in ("JPEG", "PNG", "WEBP"):
+            plain = encode(SCENE, kind)
+            file = _with_exif(plain, kind, prefix + broken)
+            assert open_image(file) == open_image(plain)
+        loaded = _loaded(encode(SCENE, "PNG"))
+        loaded.info["exif"] = prefix + broken
+        assert open_image(loaded) == SCENE
+
+
+def _with_exif(file: bytes, kind: str, block: bytes) -> bytes:
+    """Put any bytes where the EXIF block belongs."""
+    if kind == "JPEG":
+        segment = b"Exif\0\0" + block.removeprefix(b"Exif\0\0")
+        return file[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + file[2:]
+    if kind == "PNG":
+        return file[:33] + chunk(b"eXIf", block) + file[33:]
+    chunks = file[12:] + b"EXIF" + struct.pack("<I", len(block)) + block + b"\0" * (len(block) % 2)
+    size = struct.pack("<I", SCENE.width - 1)[:3] + struct.pack("<I", SCENE.height - 1)[:3]
+    chunks = b"WEBPVP8X" + struct.pack("<I", 10) + b"\x08\0\0\0" + size + chunks
+    return b"RIFF" + struct.pack("<I", len(chunks)) + chunks
+
+
+def test_broken_exif_of_an_avif():
+    file = bytearray(encode(ORIENTED[8](quarters()), "AVIF", exif=exif(8), quality=95))
+    at = file.index(b"MM\0*") if b"MM\0*" in file else file.index(b"II*\0")
+    file[at : at + 12] = b"\xff" * 12
+    assert difference(open_image(bytes(file)), quarters()) < 6
+
+
+@pytest.mark.parametrize("profile", [b"not a profile", b"\xff" * 400, b""])
+def test_broken_colour_profile_does_not_break_the_picture(profile):
+    for kind in ("JPEG", "PNG", "WEBP"):
+        assert open_image(encode(SCENE, kind, icc_profile=profile)) == open_image(encode(SCENE, kind))
+    plain = encode(SCENE, "PNG")  # nor one that is not even compressed, nor a text of 100 MB
+    junk = chunk(b"iCCP", b"x\0\x09" + profile) + chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(10**8)))
+    assert open_image(plain[:33] + junk + plain[33:]) == SCENE
+
+
+def test_checksum_of_metadata_does_not_matter():
+    plain = encode(SCENE, "PNG")
+    assert open_image(plain[:33] + chunk(b"tEXt", b"k\0v")[:-4] + b"\0\0\0\0" + plain[33:]) == SCENE
+
+
+# ---------------------------------------------------------------- PNG's depths and transparencies
+
+WIDE = np.array([[0, 1, 255, 256, 257], [32768, 30000, 65279, 65280, 65535]])
+
+
+def test_16_bit_grey_is_scaled():
+    image = open_image(png(WIDE, 0, 16))
+    assert np.array_equal(np.asarray(image)[..., 0], WIDE >> 8)
+    assert np.abs(np.asarray(image)[..., 0] - WIDE / 257).max() <= 1
+
+
+@pytest.mark.parametrize("factor", [256, 257])
+@pytest.mark.parametrize(("colour", "channels"), [(0, 1), (2, 3)])
+def test_16_bit_holds_8_bit_exactly(colour, channels, factor):
+    eight = PIXELS[..., :channels]
+    image = np.asarray(open_image(png(eight.astype(int) * factor, colour, 16)))
+    assert np.array_equal(image, np.broadcast_to(eight, image.shape))
+
+
+@pytest.mark.parametrize(("colour", "channels"), [(4, 2), (6, 4)])
+@pytest.mark.parametrize("depth", [8, 16])
+def test_alpha_is_composited_on_white(colour, channels, depth):
+    samples = np.full((1, 5, channels), 60)
+    samples[0, :, -1] = [0, 1, 128, 254, 255]
+    image = np.asarray(open_image(png(samples * (257 if depth == 16 else 1), colour, depth)))
+    expected = 255 - (255 - 60) * samples[0, :, -1] / 255
+    assert np.abs(image - expected[None, :, None]).max() <= 1
+    assert image[0, 0].tolist() == [255] * 3
+    assert image[0, -1].tolist() == [60] * 3
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+def test_one_transparent_grey(depth):
+    """A row that holds the greys 0 and 1 of the depth; 1 is transparent."""
+    key = chunk(b"tRNS", struct.pack(">H", 1))
+    row = {1: 0b01000000, 2: 0b00010000, 4: 0b00000001}.get(depth)
+    samples = np.array([[0, 1]]) if row is None else np.array([[row]])
+    image = np.asarray(open_image(png(samples, 0, depth, key, size=(2, 1))))
+    assert image.tolist() == [[[0] * 3, [255] * 3]]
+    if depth > 1:  # the brightest stays, and without the key there is no white
+        image = np.asarray(open_image(png(samples, 0, depth, size=(2, 1))))
+        assert image.max() == 255 * 1 // ((1 << depth) - 1)
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_one_transparent_colour(depth):
+    wide = 257 if depth == 16 else 1
+    samples = np.array([[[10, 20, 30], [10, 20, 31], [0, 0, 0]]]) * wide
+    key = chunk(b"tRNS", struct.pack(">3H", *samples[0, 0]))
+    image = np.asarray(open_image(png(samples, 2, depth, key)))
+    assert image.tolist() == [[[255] * 3, [10, 20, 31], [0, 0, 0]]]
+
+
+def test_palette_and_its_transparency():
+    palette = chunk(b"PLTE", bytes([200, 0, 0, 0, 100, 0, 0, 0, 50]))
+    indices = np.array([[0, 1, 2]])
+    assert np.asarray(open_image(png(indices, 3, 8, palette))).tolist() == [[[200, 0, 0], [0, 100, 0], [0, 0, 50]]]
+    half = png(indices, 3, 8, palette, chunk(b"tRNS", bytes([255, 0, 128])))
+    assert np.asarray(open_image(half)).tolist() == [[[200, 0, 0], [255] * 3, [127, 127, 152]]]
+    one = png(indices, 3, 8, palette, chunk(b"tRNS", b"\0"))
+    assert np.asarray(open_image(one)).tolist() == [[[255] * 3, [0, 100, 0], [0, 0, 50]]]
+    packed = png(np.array([[0b00011000]]), 3, 2, palette, size=(3, 1))
+    assert open_image(packed) == open_image(png(indices, 3, 8, palette))
+
+
+def test_1_bit():
+    bits = SCENE.convert("1")
+    assert open_image(encode(bits, "PNG")) == bits.convert("RGB")
+    assert open_image(bits) == bits.convert("RGB")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5000, 3), (3, 5000)])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "AVIF"])
+def test_extreme_shapes(kind, size):
+    file = encode(Image.new("RGB", size, (200, 100, 50)), kind)
+    assert open_image(file).size == size
+    tensor = to_tensor(file, 224)
+    assert tensor.shape == (224, 224, 3)
+    assert np.abs(tensor - np.array([200, 100, 50])).max() <= 6
+
+
+# ---------------------------------------------------------------- animations
+
+FRAMES = [Image.new("RGB", (20, 10), colour) for colour in ((255, 0, 0), (0, 0, 255))]
+
+
+@pytest.mark.parametrize(("kind", "options"), [("GIF", {}), ("WEBP", {"lossless": True}), ("PNG", {}), ("AVIF", {})])
+def test_first_frame(kind, options):
+    file = encode(FRAMES[0], kind, save_all=True, append_images=FRAMES[1:], duration=100, **options)
+    assert Image.open(io.BytesIO(file)).n_frames == 2
+    assert difference(open_image(file), FRAMES[0]) < 3
+    later = Image.open(io.BytesIO(file))
+    later.seek(1)  # who chose a frame gets it
+    assert difference(open_image(later), FRAMES[1]) < 3
+
+
+def _gif(canvas, frame, *, transparent: int | None = None) -> bytes:
+    """A GIF of two colours (0 red, 1 black) with one frame of colour 0 somewhere on its canvas."""
+    left, top, right, bottom = frame
+    block = encode(Image.new("P", (right - left, bottom - top), 0), "GIF")
+    data = block[block.index(b"\x2c") + 10 :]
+    head = b"GIF89a" + struct.pack("<HHBBB", *canvas, 0x80, 0, 0) + bytes([255, 0, 0, 0, 0, 0])
+    control = b"" if transparent is None else b"\x21\xf9\x04\x01\0\0" + bytes([transparent]) + b"\0"
+    place = struct.pack("<HHHHB", left, top, right - left, bottom - top, 0)
+    return head + control + b"\x2c" + place + data
+
+
+@pytest.mark.parametrize("transparent", [None, 1])
+def test_gif_frame_smaller_than_its_canvas(transparent):
+    """What the frame does not cover is transparent, not colour 0."""
+    image = np.asarray(open_image(_gif((6, 4), (2, 1, 5, 3), transparent=transparent)))
+    expected = np.full((4, 6, 3), 255)
+    expected[1:3, 2:5] = [255, 0, 0]
+    assert np.array_equal(image, expected)
+    assert np.asarray(open_image(_gif((6, 4), (2, 1, 5, 3), transparent=0))).min() == 255
+
+
+# ---------------------------------------------------------------- arrays
+
+
+def test_uint8_arrays():
+    assert open_image(PIXELS) == SCENE
+    assert open_image(PIXELS[::-1, ::2]) == Image.fromarray(np.ascontiguousarray(PIXELS[::-1, ::2]))
+    grey = PIXELS[..., 0]
+    assert open_image(grey) == open_image(grey[..., None]) == Image.fromarray(grey).convert("RGB")
+    alpha = np.dstack([PIXELS, np.zeros_like(grey)])
+    assert np.asarray(open_image(alpha)).min() == 255
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4"])
+def test_float_arrays(dtype):
+    assert open_image((PIXELS / 255).astype(dtype)) == SCENE
+    assert open_image((PIXELS[..., :1] / 255).astype(dtype)) == Image.fromarray(PIXELS[..., 0]).convert("RGB")
+    assert np.asarray(open_image(np.array([[0.0, 0.5, 1.0]], dtype)))[0, :, 0].tolist() == [0, 128, 255]
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.full((4, 4, 3), np.nan), "nan"),
+        (np.array([[0.5, np.nan]]), "nan"),
+        (np.array([[0.5, np.inf]]), "inf"),
+        (np.array([[0.0, 1.01]]), "0-1"),
+        (np.array([[-0.01, 1.0]]), "0-1"),
+        (np.array([[0.0, 255.0]]), "0-1"),
+        *[(np.zeros((4, 4), dtype), "uint8") for dtype in (bool, np.int8, np.uint16, np.int64, complex, object, "S1")],
+        (np.zeros((4, 4, 2), np.uint8), "channels"),
+        (np.zeros((3, 9, 9), np.uint8), "channels"),
+        (np.zeros((1, 9, 9, 3), np.uint8), "channels"),
+        (np.zeros(9, np.uint8), "channels"),
+        (np.uint8(3)[...], "channels"),
+        (np.zeros((0, 9), np.uint8), "pixels"),
+        (np.zeros((0, 9, 3), np.float32), "pixels"),
+        (np.broadcast_to(np.uint8(0), (6400, 6400, 3)), "40 megapixels"),
+    ],
+)
+def test_refused_arrays(array, words):
+    assert refusal(array).startswith("The array ")
+    assert words in refusal(array)
+
+
+# ---------------------------------------------------------------- PIL pictures
+
+MODES = ["1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV", "LA", "RGBA", "RGBX", "RGBa", "La", "PA"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_pil_modes(mode):
+    parent = {"RGBa": "RGBA", "La": "LA", "PA": "P"}.get(mode)
+    image = (SCENE.convert(parent) if parent else SCENE).convert(mode)
+    grey = mode in ("1", "L", "LA", "La")
+    expected = SCENE.convert("1" if mode == "1" else "L").convert("RGB") if grey else SCENE
+    before = image.tobytes()
+    assert difference(open_image(image), expected) < (30 if mode in ("P", "PA") else 3)
+    assert image.tobytes() == before
+    assert image.mode == mode
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "RGBa", "La", "PA"])
+def test_transparent_pil_modes(mode):
+    base = {"RGBa": "RGBA", "La": "LA", "PA": "RGBA"}.get(mode, mode)
+    image = Image.new(base, (4, 4), (0,) * len(base))
+    if mode == "PA":
+        image = Image.new("PA", (4, 4), (0, 0))
+    assert np.asarray(open_image(image.convert(mode))).min() == 255
+
+
+def test_transparent_colour_of_a_pil_picture():
+    grey = Image.fromarray(np.array([[7, 9]], np.uint8))
+    grey.info["transparency"] = 9
+    assert np.asarray(open_image(grey))[0, :, 0].tolist() == [7, 255]
+    for nonsense in ("red", (1, 2), b"\0", None, 1.5):
+        grey.info["transparency"] = nonsense
+        assert np.asarray(open_image(grey))[0, :, 0].tolist() == [7, 9]
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16L", "I;16B", "I;16N"])
+def test_16_bit_pil_modes(mode):
+    order = ">u2" if mode == "I;16B" else "<u2"
+    image = Image.frombytes(mode, WIDE.shape[::-1], WIDE.astype(order).tobytes())
+    assert np.array_equal(np.asarray(open_image(image))[..., 0], WIDE >> 8)
+
+
+def test_float_and_integer_pil_modes():
+    grey = PIXELS[..., 0]
+    assert open_image(Image.fromarray((grey / 255).astype(np.float32))) == open_image(grey)
+    assert "0-1" in refusal(Image.fromarray(grey.astype(np.float32)))
+    assert "32-bit" in refusal(Image.fromarray(grey.astype(np.int32)))
+
+
+def test_lab():
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    image = ImageCms.profileToProfile(SCENE, srgb, lab, outputMode="LAB")
+    assert difference(open_image(image), SCENE) < 2
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP"])
+def test_lazily_opened_pil_picture_equals_its_file(kind, tmp_path):
+    """At reduced scale too, and the caller's picture stays as it was."""
+    path = tmp_path / f"picture.{kind.lower()}"
+    scene(600, 500).save(path)
+    with Image.open(path) as image:
+        assert np.array_equal(to_tensor(image, 32), to_tensor(path, 32))
+        assert pixel_hash(image) == pixel_hash(open_image(path))
+        assert image.size == (600, 500)
+        assert np.array_equal(np.asarray(image.convert("RGB")), np.asarray(open_image(path)))
+        assert open_image(image) == open_image(path)  # now that it is loaded
+
+
+def test_pil_picture_of_a_closed_file(tmp_path):
+    path = tmp_path / "closed.png"
+    SCENE.save(path)
+    with Image.open(path) as image:
+        pass
+    assert "closed.png was closed" in refusal(image)
+    image = Image.open(file := io.BytesIO(path.read_bytes()))
+    file.close()
+    assert "was closed" in refusal(image)
+
+
+def test_result_is_independent_of_the_source():
+    image = open_image(SCENE)
+    image.paste("red", (0, 0, 120, 80))
+    assert np.array_equal(np.asarray(SCENE), PIXELS)
+    array = PIXELS.copy()
+    image = open_image(array)
+    array[:] = 0
+    assert image == SCENE
+
+
+# ---------------------------------------------------------------- where it comes from
+
+
+def test_every_kind_of_source(tmp_path):
+    path = tmp_path / "scène 1.png"
+    SCENE.save(path)
+    data = path.read_bytes()
+    used = io.BytesIO(data)
+    used.seek(0, io.SEEK_END)
+    with path.open("rb") as file, path.open("rb") as pipe:
+        pipe.seekable = lambda: False
+        for source in (str(path), path, data, bytearray(data), memoryview(data), used, file, Unseekable(data)):
+            assert open_image(source) == SCENE
+
+
+class Unseekable(io.RawIOBase):
+    """A file object that can only be read on, like a pipe."""
+
+    def __init__(self, data: bytes):
+        self._stream = io.BytesIO(data)
+
+    def read(self, size: int = -1) -> bytes:
+        return self._stream.read(size)
+
+
+def test_refused_sources(tmp_path):
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "text mode.txt").write_text("hello")
+    assert "folder.jpg is a folder" in refusal(tmp_path / "folder.jpg")
+    assert "gone.jpg does not exist" in refusal(str(tmp_path / "gone.jpg"))
+    assert "does not exist" in refusal(str(tmp_path / "gone" / "gone.jpg"))
+    assert "does not exist" in refusal("")
+    assert "does not exist" in refusal("nul\0.jpg")
+    assert "a?b.jpg" in refusal("a\nb.jpg")
+    assert len(refusal("long" * 1000 + ".jpg")) < 250
+    assert "web address" in refusal("https://example.org/cat.jpg")
+    assert "not a regular file" in refusal("/dev/zero")
+    for source in (None, 3, [[0, 1]], {"path": "cat.jpg"}, object()):
+        assert type(source).__name__ in refusal(source)
+    with (tmp_path / "text mode.txt").open() as file:
+        assert "text mode.txt" in refusal(file)
+        assert "binary mode" in refusal(file)
+    assert "file object" in refusal(file)  # closed
+    assert "binary mode" in refusal(io.StringIO("hello"))
+    with (tmp_path / "huge.png").open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    assert "huge.png is larger than 400 MB" in refusal(tmp_path / "huge.png")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_refused_pil_pictures(mode):
+    assert "pixel" in refusal(Image.new(mode, (0, 7)))
+    assert "40 megapixels" in refusal(Image.new(mode, (6400, 6400)))
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "0 bytes"),
+        (b"just some words, called a picture", "is text"),
+        ("Käse, 猫, 🐈\r\n".encode() * 1000, "is text"),
+        ("猫".encode("utf-16"), "is text"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n", "is text"),
+        (b"\n <!DOCTYPE HTML><html><body>404</body></html>", "web page"),
+        (b"<HTML>", "web page"),
+        (b"\xef\xbb\xbf<!-- made by hand --><html>", "web page"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
+        (b"<?xml version='1.0'?>\n<!-- \xff -->\n<svg></svg>", "SVG"),
+        (b"%PDF-1.7\n", "PDF"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PostScript"),
+        (encode(SCENE, "TIFF"), "TIFF"),
+        (encode(SCENE, "JPEG2000"), "JPEG 2000"),
+        (encode(SCENE.resize((32, 32)), "ICO"), "icon"),
+        (b"\xff\x0a\xfa\x1f", "JPEG XL"),
+        (b"8BPS\0\1", "Photoshop"),
+        (b"PK\3\4\x14\0", "ZIP"),
+        (b"\x1f\x8b\x08", "archive"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40), "HEIC"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heix" + bytes(40), "HEIC"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0isommp42" + bytes(40), "video"),
+        (encode(SCENE, "PPM"), "no format"),
+        (bytes(1000), "no format"),
+        (random.Random(0).randbytes(1000), "no format"),
+    ],
+)
+def test_other_files(data, words, tmp_path):
+    path = tmp_path / "cat.jpg"
+    path.write_bytes(data)
+    assert refusal(path).startswith("cat.jpg ")
+    assert words in refusal(path)
+    assert refusal(data).startswith("The picture ")
+
+
+def _resized_header(kind: str, width: int, height: int) -> bytes:
+    """A small file whose header claims another size."""
+    if kind == "JPEG":
+        file = encode(Image.new("RGB", (8, 8)), "JPEG")
+        at = file.index(b"\xff\xc0") + 5
+        return file[:at] + struct.pack(">HH", height, width) + file[at + 4 :]
+    if kind == "PNG":
+        return png(np.zeros((8, 8)), 0, 8, size=(width, height))
+    if kind == "GIF":
+        file = encode(Image.new("RGB", (8, 8)), "GIF")
+        return file[:6] + struct.pack("<HH", width, height) + file[10:]
+    if kind == "BMP":
+        file = encode(Image.new("RGB", (8, 8)), "BMP")
+        return file[:18] + struct.pack("<II", width, height) + file[26:]
+    size = struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
+    body = b"WEBPVP8X" + struct.pack("<I", 10) + bytes(4) + size + encode(Image.new("RGB", (8, 8)), "WEBP")[12:]
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "BMP", "JPEG"])
+def test_too_many_pixels_are_refused_before_decoding(kind):
+    side = 8001 if kind == "JPEG" else 6400
+    sentence = refusal(_resized_header(kind, side, side))
+    assert f"{side} x {side}" in sentence
+    assert ("64 megapixels" if kind == "JPEG" else "40 megapixels") in sentence
+    assert "60000 x 60000" in refusal(_resized_header(kind, 60000, 60000))
+
+
+def test_too_many_pixels_of_an_avif():
+    file = bytearray(encode(Image.new("RGB", (8, 8)), "AVIF"))
+    at = file.index(b"ispe") + 8
+    file[at : at + 8] = struct.pack(">II", 6400, 6400)
+    assert "40 megapixels" in refusal(bytes(file))
+
+
+def test_hidden_sizes_are_refused():
+    """A second header, or a frame outside its canvas, must not get past the limit."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 0, 0, 0, 0))
+    assert "damaged" in refusal(png(np.zeros((8, 8)), 0, 8, header))
+    assert "megapixels" in refusal(_gif((6, 4), (0, 0, 5, 3)).replace(b"\x2c\0\0\0\0", b"\x2c\xff\xff\xff\xff"))
+
+
+def test_limits_are_inclusive():
+    """40 megapixels of PNG are read, 50 and 64 of JPEG too; one more column is not."""
+    assert to_tensor(encode(Image.new("1", (8000, 5000), 1), "PNG"), 8).min() == 255
+    jpeg = encode(Image.new("L", (8000, 8000), 200), "JPEG")
+    assert MAX_JPEG_PIXELS == 8000 * 8000
+    assert MAX_PIXELS == 8000 * 5000
+    assert np.abs(to_tensor(jpeg, 224) - 200.0).max() <= 1
+    assert "64 megapixels" in refusal(encode(Image.new("L", (8001, 8000)), "JPEG"))
+    assert "40 megapixels" in refusal(encode(Image.new("1", (8001, 5000)), "PNG"))
+
+
+def test_jpeg_of_thousands_of_scans():
+    file = encode(SCENE, "JPEG", progressive=True)
+    first, second = (match.start() for match in list(re.finditer(rb"\xff\xda", file))[:2])
+    bomb = file[:first] + file[first:second] * (MAX_JPEG_SCANS + 1) + file[second:]
+    assert f"{MAX_JPEG_SCANS} scans" in refusal(bomb)
+
+
+FILES = {
+    "baseline": encode(SCENE, "JPEG"),
+    "progressive": encode(SCENE, "JPEG", progressive=True),
+    "restarts": encode(SCENE, "JPEG", restart_marker_rows=1),
+    "cmyk": encode(SCENE.convert("CMYK"), "JPEG"),
+    "png": encode(SCENE, "PNG"),
+    "16 bit": png(PIXELS[..., 0].astype(int) * 257, 0, 16),
+    "palette": encode(SCENE.convert("P"), "PNG"),
+    "apng": encode(SCENE, "PNG", save_all=True, append_images=[SCENE.rotate(90)]),
+    "gif": encode(SCENE, "GIF"),
+    "webp": encode(SCENE, "WEBP"),
+    "lossless": encode(SCENE.convert("RGBA"), "WEBP", lossless=True),
+    "animated": encode(SCENE, "WEBP", save_all=True, append_images=[SCENE.rotate(90)]),
+    "avif": encode(SCENE, "AVIF"),
+    "avif alpha": encode(SCENE.convert("RGBA"), "AVIF"),
+    "bmp": encode(SCENE, "BMP"),
+}
+
+
+@pytest.mark.parametrize("forgiving", [False, True])
+@pytest.mark.parametrize("kind", FILES)
+def test_cut_files_are_refused(kind, forgiving, monkeypatch):
+    """At every 97th byte and at each of the last 40, even where Pillow is told to forgive it."""
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", forgiving)
+    file = FILES[kind]
+    # A GIF's last byte only says that no more frames follow.
+    length = len(file) - 1 if kind == "gif" else len(file)
+    for end in {*range(1, length, 97), *range(length - 40, length)}:
+        sentence = refusal(file[:end])
+        assert end < 40 or "cut short" in sentence
+
+
+@pytest.mark.parametrize("size", [None, 2])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
+def test_cut_jpeg_with_an_end_is_not_returned_grey(mode, options, size):
+    file = encode(SCENE.convert(mode), "JPEG", quality=90, **options)
+    start = file.index(b"\xff\xda") + 20
+    end = file.index(b"\xff\xda", start) if "progressive" in options else len(file)
+    for cut in (start + (end - start) // 3, start + (end - start) // 2):
+        assert "cut short" in refusal(file[:cut].rstrip(b"\xff") + b"\xff\xd9", size=size)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 1}, {"subsampling": 0}])
+def test_grey_pictures_are_not_taken_for_cut_ones(options):
+    for mode in ("L", "RGB", "CMYK"):
+        grey = Image.new("RGB", (50, 30), (128, 128, 128)).convert(mode)
+        assert difference(open_image(encode(grey, "JPEG", **options)), grey.convert("RGB")) <= 1
+    half = SCENE.copy()
+    half.paste((128, 128, 128), (0, 40, 120, 80))
+    assert difference(open_image(encode(half, "JPEG", quality=95, **options)), half) < 4
+
+
+def test_damaged_png_is_refused():
+    file = FILES["png"]
+    for at in range(40, len(file) - 12, 61):
+        damaged = bytearray(file)
+        damaged[at] ^= 4
+        assert "damaged" in refusal(bytes(damaged)) or "cut short" in refusal(bytes(damaged))
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_nothing_but_image_error_escapes(kind):
+    """Flipped bits, overwritten, missing and strange bytes: a tensor or one sentence, and no warning."""
+    rng = random.Random(kind)
+    file = FILES[kind]
+    refusals = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for turn in range(250):
+            damaged = bytearray(file)
+            at = rng.randrange(len(file) if turn % 2 else min(len(file), 300))
+            match turn % 5:
+                case 0 | 1:
+                    damaged[at] ^= 1 << rng.randrange(8)
+                case 2:
+                    damaged[at : at + 4] = rng.choice([b"\0\0\0\0", b"\xff\xff\xff\xff", rng.randbytes(4)])
+                case 3:
+                    del damaged[at : at + rng.randrange(1, 40)]
+                case 4:
+                    damaged[at:] = rng.randbytes(rng.randrange(300))
+            try:
+                tensor = to_tensor(bytes(damaged), 16)
+                assert tensor.shape == (16, 16, 3)
+            except ImageError as error:
+                refusals.append(str(error))
+    assert len(refusals) > 20
+    assert all(re.fullmatch(r"[^\n]+; [^\n]+\.", sentence) for sentence in refusals)
+
+
+def test_compressed_bmp_is_refused():
+    header = b"BM" + struct.pack("<IHHI", 0, 0, 0, 14 + 40 + 1024)
+    info = struct.pack("<IiiHHIIiiII", 40, 8, 8, 1, 8, 1, 0, 0, 0, 0, 0)
+    assert "compressed BMP" in refusal(header + info + bytes(range(256)) * 4 + bytes(100))
+
+
+def test_bmp_with_an_alpha_channel_that_nobody_filled_in():
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    info = struct.pack("<IiiHHIIiiII", 56, 1, 1, 1, 32, 3, 4, 0, 0, 0, 0) + masks
+    header = b"BM" + struct.pack("<IHHI", 0, 0, 0, 14 + len(info))
+    assert np.asarray(open_image(header + info + bytes([30, 20, 10, 0]))).tolist() == [[[10, 20, 30]]]
+    assert np.asarray(open_image(header + info + bytes([30, 20, 10, 255]))).tolist() == [[[10, 20, 30]]]
+
+
+# ---------------------------------------------------------------- the tensor
+
+
+def test_tensor_is_squashed_antialiased_and_writable():
+    tensor = to_tensor(SCENE, 32)
+    assert tensor.dtype == np.uint8
+    assert tensor.flags.writeable
+    assert np.array_equal(tensor, np.asarray(SCENE.resize((32, 32), Image.Resampling.BILINEAR)))
+    checks = np.indices((64, 64)).sum(0) % 2 * np.uint8(255)
+    assert np.abs(to_tensor(checks.astype(np.uint8), 16).astype(int) - 127).max() <= 1  # not aliased
+
+
+def test_four_pixels():
+    """Enlarging two pixels to four: half-pixel bilinear gives a quarter and three quarters between them."""
+    two = np.array([[0, 200], [0, 200]], np.uint8)
+    assert to_tensor(two, 4)[0, :, 0].tolist() == [0, 50, 150, 200]
+
+
+def test_same_picture_same_tensor():
+    lossless = [encode(SCENE, kind) for kind in ("PNG", "BMP")] + [encode(SCENE, "WEBP", lossless=True)]
+    for source in (*lossless, SCENE, PIXELS, PIXELS / 255, SCENE.convert("RGBA"), PIXELS.astype(np.float32) / 255):
+        assert np.array_equal(to_tensor(source, 48), to_tensor(SCENE, 48))
+
+
+@pytest.fixture(scope="module")
+def photo() -> Image.Image:
+    """12 megapixels, as a phone makes them."""
+    return detailed(4032, 3024)
+
+
+@pytest.mark.parametrize("size", [160, 224, 320])
+def test_12_megapixel_jpeg_at_reduced_scale(photo, size):
+    file = encode(photo, "JPEG", quality=90)
+    reduced = open_image(file, size=size)
+    assert reduced.width < photo.width
+    assert min(reduced.size) >= 4 * size
+    full = np.asarray(open_image(file).resize((size, size), Image.Resampling.BILINEAR))
+    assert difference(to_tensor(file, size), full) < 1  # the promise is 2
+
+
+def test_reduced_scale_on_the_worst_pictures(photo):
+    """Saturated blocks and stripes of few pixels, far from any photo, stay within 2 of 255."""
+    y, x = np.mgrid[:3024, :4032]
+    blocks = np.random.default_rng(0).integers(0, 2, (432, 576, 3), dtype=np.uint8) * 255
+    stripes = np.stack([(x // 18) % 2, (y // 19) % 2, ((x + y) // 20) % 2], -1).astype(np.uint8) * 255
+    for array in (blocks.repeat(7, 0).repeat(7, 1), stripes):
+        file = encode(Image.fromarray(array), "JPEG", quality=90)
+        full = np.asarray(open_image(file).resize((224, 224), Image.Resampling.BILINEAR))
+        assert difference(to_tensor(file, 224), full) < 2
+
+
+# ---------------------------------------------------------------- the hash
+
+
+def test_pixel_hash():
+    expected = hashlib.sha256(b"120x80RGB:" + SCENE.tobytes()).hexdigest()
+    sources = [SCENE, open_image(encode(SCENE, "PNG")), open_image(encode(SCENE, "WEBP", lossless=True))]
+    assert [pixel_hash(image) for image in sources] == [expected] * 3
+    assert pixel_hash(SCENE.transpose(Image.Transpose.TRANSPOSE)) != expected
+    grey = Image.new("RGB", (6, 4), "red")
+    assert pixel_hash(grey) != pixel_hash(grey.resize((4, 6)))
+
+
+def test_pixel_hash_is_of_the_full_decode():
+    file = encode(scene(640, 480), "JPEG")
+    assert open_image(file, size=16).size == (160, 120)
+    assert pixel_hash(Image.open(io.BytesIO(file))) == pixel_hash(open_image(file))
+    for reduced in (open_image(file, size=16), open_image(open_image(file, size=16))):
+        with pytest.raises(ImageError, match="reduced scale; open it without"):
+            pixel_hash(reduced)
+    assert pixel_hash(open_image(file, size=480)) == pixel_hash(open_image(file))
+
+
+# ---------------------------------------------------------------- the process around it
+
+
+@pytest.mark.parametrize("limit", [None, 1, 100])
+def test_pillow_limits_are_neither_met_nor_changed(limit, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    before = (list(warnings.filters), ImageFile.LOAD_TRUNCATED_IMAGES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for file in FILES.values():
+            to_tensor(file, 16)
+        assert "megapixels" in refusal(_resized_header("PNG", 30000, 30000))
+    assert limit == Image.MAX_IMAGE_PIXELS
+    assert before == (list(warnings.filters), ImageFile.LOAD_TRUNCATED_IMAGES)
+
+
+def test_threads_share_nothing():
+    expected = {kind: to_tensor(file, 24) for kind, file in FILES.items()}
+    lazy = Image.open(io.BytesIO(FILES["png"]))
+    work = [(kind, source) for kind, source in FILES.items() for _ in range(8)] + [("png", lazy)] * 40
+    random.Random(0).shuffle(work)
+    with ThreadPoolExecutor(8) as pool:
+        for (kind, _), tensor in zip(work, pool.map(lambda item: to_tensor(item[1], 24), work), strict=True):
+            assert np.array_equal(tensor, expected[kind])
+
+
+def test_import_is_light():
+    """Only numpy and Pillow, beside the standard library."""
+    heavy = "tensorflow keras gradio datasets pandas matplotlib"
+    code = f"import sys, hub.images; print([m for m in {heavy!r}.split() if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert result.stdout.strip() == "[]", result.stderr
