@@ -1,0 +1,1 @@
+"""The workbench: data in, a trained and honestly measured bundle out."""

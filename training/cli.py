@@ -1,0 +1,112 @@
+"""The commands of `python -m training`."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hub.errors import BundleError, DataError, ImageError, StorageError
+from training.settings import load_recipe, override
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Fit a recipe on photos, and measure what a model is worth.",
+)  # fmt: skip
+REFUSALS = (DataError, BundleError, ImageError, StorageError)
+
+Cache = Annotated[Path | None, typer.Option(help="Where decoded photos and features are kept between runs.")]
+
+
+@app.command()
+def fit(
+    recipe: Annotated[str, typer.Argument(help="A file in training/recipes, without .py.")],
+    data: Annotated[
+        str | None, typer.Option(help="Data set: a name on the Hub or a folder. [default: the recipe's]")
+    ] = None,
+    backbone_weights: Annotated[str | None, typer.Option(help="'imagenet', or a weights file.")] = None,
+    set_: Annotated[
+        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated.")
+    ] = [],  # noqa: B006
+    run: Annotated[
+        Path | None, typer.Option(help="The run's folder; one that holds a run resumes it. [default: runs/RECIPE]")
+    ] = None,
+    cache: Cache = None,
+    open_test: Annotated[
+        bool, typer.Option("--open-test", help="Score the test split too: once, when all is chosen.")
+    ] = False,
+    elsewhere: Annotated[list[str], typer.Option(help="Photos from elsewhere to score as well: NAME_OR_FOLDER.")] = [],  # noqa: B006
+    data_name: Annotated[
+        str | None, typer.Option(help="The data set's name on the Hub, where --data is a folder.")
+    ] = None,
+    backbone_origin: Annotated[
+        str | None, typer.Option(help="One sentence for the card: where the weights came from.")
+    ] = None,
+) -> None:
+    """Train a recipe and write a bundle, RUN/bundle. Killed at any moment, the same command resumes it."""
+    from training.data import load_photos, summary, write_problems
+
+    settings = load_recipe(recipe)
+    changed = [*set_]
+    if data is not None:
+        changed.append(f"data={data}")
+    if backbone_weights is not None:
+        changed.append(f"backbone_weights={backbone_weights}")
+    settings = override(settings, changed)
+    folder = run or Path("runs") / recipe
+    photos = load_photos(settings["data"], settings["size"], cache=cache)
+    print(summary(photos))
+    write_problems(photos, folder / "problems.csv")
+
+    from training import figures
+    from training.evaluate import evaluate as answer
+    from training.evaluate import record_elsewhere, score_lines
+    from training.finish import make_bundle
+    from training.fit import fit as train
+
+    model = train(settings, photos, folder, cache=cache)
+    command = shlex.join(["python", "-m", "training", "fit", recipe, *(part for s in set_ for part in ("--set", s))])
+    classifier, predictions = make_bundle(
+        model, settings, photos, folder, recipe=recipe, command=command,
+        data_name=data_name, backbone_origin=backbone_origin, open_test=open_test,
+    )  # fmt: skip
+    for split, found in predictions.items():
+        figures.save(
+            folder / "figures", found, title=f"{split} split", pixels=photos.subset(split).pixels,
+            scale=classifier.evidence_scale, prefix=f"{split}_",
+            history=folder / "history.csv" if split == "validation" else None,
+        )  # fmt: skip
+    for name in elsewhere:
+        others = load_photos(name, settings["size"], cache=cache)
+        scores = answer(classifier, others).metrics()
+        record_elsewhere(folder / "bundle", Path(name).name, scores)
+        print(score_lines(f"{Path(name).name}, {len(others):,} pictures from elsewhere", scores))
+    for split, found in predictions.items():
+        print(score_lines(f"{split.capitalize()} split, {len(found):,} pictures", found.metrics()))
+    print(f"The bundle is in {folder / 'bundle'}.")
+
+
+@app.command()
+def evaluate(
+    bundle: Annotated[str, typer.Argument(help="A bundle's folder, or its name on the Hub.")],
+    data: Annotated[str, typer.Option(help="Data set: a name on the Hub or a folder.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for scores, predictions and figures.")] = None,
+    record_as: Annotated[
+        str | None, typer.Option(help="Write the scores into the bundle as 'elsewhere' under this name.")
+    ] = None,
+    cache: Cache = None,
+) -> None:
+    """Repeat a bundle's numbers on the photos they came from, or score it on other photos."""
+    from training.evaluate import run_evaluation
+
+    raise typer.Exit(run_evaluation(bundle, data, out=out, cache=cache, record_as=record_as))
+
+
+def main() -> None:
+    """Run a command; a refusal is one sentence on standard error and exit code 2."""
+    try:
+        app()
+    except REFUSALS as refusal:
+        print(refusal, file=sys.stderr)
+        raise SystemExit(2) from None

@@ -1,0 +1,332 @@
+"""Pictures with labels, from a Hub name or a folder, in splits that no duplicate can straddle.
+
+Each picture's split is decided by its own pixels: the SHA-256 of the decoded picture, read as a number in
+[0, 1), falls under a threshold or it does not. The same picture lands in the same split on every machine and
+in every version of a data set; adding pictures moves none.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from hub.errors import DataError, ImageError
+from hub.images import open_image, pixel_hash, to_tensor
+from training.files import storage, write_rows
+
+TEST, VALIDATION = 0.1, 0.1  # shares of the pictures
+PROBLEM_COLUMNS = ["split", "row", "problem", "detail"]
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Decoded pictures and what is known of them.
+
+    Attributes:
+        pixels: uint8 (N, size, size, 3), on disk until touched.
+        labels: int64 (N,), indices into `label_names`.
+        hashes: str (N,), SHA-256 of each full-size decoded picture.
+        splits: str (N,), "train", "validation" or "test".
+        label_names: K names.
+        name: the name or folder that it was loaded from.
+        report: counts of unreadable pictures, duplicates and conflicts.
+        problems: one row for each picture that was left out: split, row, problem, detail.
+    """
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    hashes: np.ndarray
+    splits: np.ndarray
+    label_names: list[str]
+    name: str
+    report: dict
+    problems: list[dict]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, which: str | np.ndarray) -> "Photos":
+        """The pictures of one split, or those at the given indices (in that order)."""
+        indices = np.flatnonzero(self.splits == which) if isinstance(which, str) else np.asarray(which)
+        return replace(
+            self,
+            pixels=Rows(self.pixels, indices),
+            labels=self.labels[indices],
+            hashes=self.hashes[indices],
+            splits=self.splits[indices],
+        )
+
+    def shares(self) -> dict:
+        """How many pictures each split has, and each label's share of them."""
+        found = {}
+        for split in ("train", "validation", "test"):
+            labels = self.labels[self.splits == split]
+            counts = np.bincount(labels, minlength=len(self.label_names))
+            share = {name: round(n / max(len(labels), 1), 4) for name, n in zip(self.label_names, counts, strict=True)}
+            found[split] = {"photos": len(labels), "share": share}
+        return found
+
+
+class Rows:
+    """Some rows of a big array in a given order, read only when indexed."""
+
+    def __init__(self, array: np.ndarray, indices: np.ndarray):
+        if isinstance(array, Rows):
+            array, indices = array.array, array.indices[indices]
+        self.array, self.indices = array, indices
+        self.shape, self.dtype, self.ndim = (len(indices), *array.shape[1:]), array.dtype, array.ndim
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, key) -> np.ndarray:
+        return self.array[self.indices[key]]
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return np.asarray(self.array[self.indices], dtype=dtype)
+
+
+def default_cache() -> Path:
+    """Where decoded pictures and features are kept between runs (`XDG_CACHE_HOME`, else ~/.cache)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cats-vs-dogs-evidence"
+
+
+def load_photos(name_or_folder: str | Path, size: int, *, cache: Path | None = None, progress: bool = True) -> Photos:
+    """Load a labelled picture data set as `datasets.load_dataset` does, decode it, and split it.
+
+    A split named "test" (or "validation") that the data set brings is kept; what it lacks is taken out of the
+    rest by pixel hash. Exact duplicates are kept once, held-out splits first. A picture that occurs under two
+    labels is left out each time. Unreadable pictures are left out. All three are counted and listed.
+
+    Args:
+        name_or_folder: a data set's name on the Hub, or a folder that `load_dataset` understands.
+        size: side of the square that pictures are squashed to, in pixels.
+        cache: folder for the decoded pictures; default `default_cache()`.
+
+    Raises:
+        DataError: no such data set, no picture or label column, or nothing readable in it.
+        StorageError: the cache cannot be written.
+    """
+    cache = Path(cache) if cache else default_cache()
+    rows, label_names = _rows(name_or_folder)
+    folder = cache / "pixels" / f"{_key(rows, size)}-{size}"
+    if not (folder / "index.npz").exists():
+        _decode(rows, size, folder, progress)
+    index = np.load(folder / "index.npz")
+    return _assemble(rows, index, np.load(folder / "pixels.npy", mmap_mode="r"), label_names, str(name_or_folder))
+
+
+@dataclass(frozen=True)
+class _Row:
+    split: str
+    number: int
+    label: int
+    path: str | None
+    encoded: bytes | None
+
+    def bytes(self) -> bytes:
+        if self.encoded is not None:
+            return self.encoded
+        try:
+            return Path(self.path).read_bytes()
+        except OSError as error:
+            raise ImageError(f"{Path(self.path).name} cannot be read from disk.") from error
+
+
+def _rows(name_or_folder: str | Path) -> tuple[list[_Row], list[str]]:
+    import datasets
+
+    try:
+        splits = datasets.load_dataset(str(name_or_folder))
+    except Exception as error:  # load_dataset raises a dozen unrelated types
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(
+            f"No data set could be loaded from {name_or_folder} ({reason}); "
+            "give a folder of pictures or a name on the Hub."
+        ) from error
+    features = next(iter(splits.values())).features
+    image, label = _columns(features, name_or_folder)
+    names = _label_names(splits, features, label)
+    rows = []
+    for split, table in splits.items():
+        table = table.select_columns([image, label]).cast_column(image, datasets.Image(decode=False))
+        for number, row in enumerate(table):
+            index = row[label] if hasattr(features[label], "names") else names.index(str(row[label]))
+            picture = row[image] or {}
+            rows.append(_Row(split, number, -1 if index is None else index, picture.get("path"), picture.get("bytes")))
+    return rows, names
+
+
+def _columns(features, name: str | Path) -> tuple[str, str]:
+    """The picture and the label column: those of the usual names, else the first of the fitting kind."""
+    import datasets
+
+    images = [column for column, kind in features.items() if isinstance(kind, datasets.Image)]
+    image = next((column for column in ("image", "img") if column in images), images[0] if images else None)
+    classes = [column for column, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
+    label = next((column for column in ("label", "labels") if column in features), classes[0] if classes else None)
+    if image is None or label is None:
+        missing = "picture" if image is None else "label"
+        raise DataError(f"{name} has no {missing} column (its columns: {', '.join(features)}).")
+    return image, label
+
+
+def _label_names(splits, features, label: str) -> list[str]:
+    if hasattr(features[label], "names"):
+        return list(features[label].names)
+    values = sorted({value for table in splits.values() for value in table.unique(label) if value is not None})
+    return [str(value) for value in values]
+
+
+def _key(rows: list[_Row], size: int) -> str:
+    """A name for the decoded pictures that changes whenever a picture does (labels are read afresh each time)."""
+    digest = hashlib.sha256(f"2 {size}".encode())  # 2: the layout of the cache
+    for row in rows:
+        if row.encoded is not None:
+            digest.update(hashlib.sha256(row.encoded).digest())
+        else:
+            digest.update(str(row.path).encode())
+            if row.path and os.path.exists(row.path):
+                status = os.stat(row.path)
+                digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _decode(rows: list[_Row], size: int, folder: Path, progress: bool) -> None:
+    """Write pixels.npy and index.npz (hash, error and size of each row) into `folder`, aside and then renamed."""
+
+    def decode(row: _Row) -> tuple[str, str, tuple[int, int], np.ndarray | None]:
+        try:
+            encoded = row.bytes()
+            image = open_image(encoded)
+            return pixel_hash(image), "", image.size, to_tensor(encoded, size)
+        except ImageError as error:
+            return "", str(error), (0, 0), None
+
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    hashes, errors, sizes = [], [], []
+    with storage(folder.parent):
+        try:
+            aside.mkdir(parents=True, exist_ok=True)
+            shape = (len(rows), size, size, 3)
+            pixels = np.lib.format.open_memmap(aside / "pixels.npy", "w+", np.uint8, shape)
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                found = tqdm(_map(pool, decode, rows), "decoding", len(rows), disable=not progress, unit="photo")
+                for number, (digest, error, shape, tensor) in enumerate(found):
+                    hashes.append(digest)
+                    errors.append(error)
+                    sizes.append(shape)
+                    if tensor is not None:
+                        pixels[number] = tensor
+            pixels.flush()
+            np.savez(aside / "index.npz", hashes=np.array(hashes, str), errors=np.array(errors, str), sizes=sizes)
+            if not folder.exists():
+                aside.rename(folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _map(pool: ThreadPoolExecutor, function, items: list, ahead: int = 64) -> Iterator:
+    """`pool.map` that never runs more than `ahead` items in front of its reader, so memory stays bounded."""
+    waiting = []
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) >= ahead:
+            yield waiting.pop(0).result()
+    for future in waiting:
+        yield future.result()
+
+
+def _assemble(rows: list[_Row], index, pixels: np.ndarray, label_names: list[str], name: str) -> Photos:
+    hashes, errors = index["hashes"], index["errors"]
+    labels = np.array([row.label for row in rows], np.int64)
+    given = {row.split for row in rows}
+    splits = np.array([_split(row.split, digest, given) for row, digest in zip(rows, hashes, strict=True)])
+    labels_of: dict[str, set] = {}
+    for digest, label in zip(hashes, labels, strict=True):
+        labels_of.setdefault(digest, set()).add(int(label))
+
+    first: dict[str, int] = {}
+    problems, keep = [], []
+    order = np.argsort([("test", "validation", "train").index(split) for split in splits], kind="stable")
+    for i in order:
+        digest = hashes[i]
+        if errors[i]:
+            problem, detail = "unreadable", errors[i]
+        elif labels[i] < 0:
+            problem, detail = "unlabelled", "it has no label"
+        elif len(labels_of[digest]) > 1:
+            names = " and ".join(label_names[k] for k in sorted(labels_of[digest]) if k >= 0)
+            problem, detail = "conflict", f"the same pixels occur as {names}"
+        elif digest in first:
+            twin = rows[first[digest]]
+            problem, detail = "duplicate", f"same pixels as row {twin.number} of {twin.split}"
+        else:
+            first[digest] = int(i)
+            keep.append(i)
+            continue
+        problems.append({"split": rows[i].split, "row": rows[i].number, "problem": problem, "detail": detail})
+    if not keep:
+        raise DataError(f"{name} holds no readable picture with a label.")
+    keep = np.sort(keep)
+    problems.sort(key=lambda row: (row["split"], row["row"]))
+    counts = {
+        kind: sum(row["problem"] == kind for row in problems)
+        for kind in ("unreadable", "unlabelled", "duplicate", "conflict")
+    }
+    across = sum(
+        rows[i].split != rows[first[hashes[i]]].split
+        for i in range(len(rows))
+        if not errors[i] and hashes[i] in first and first[hashes[i]] != i
+    )
+    report = {
+        "pictures": len(rows),
+        "kept": len(keep),
+        "stored_size": _stored_size(index["sizes"][keep]),
+        **counts,
+        "duplicates_across_splits": across,
+    }
+    return Photos(Rows(pixels, keep), labels[keep], hashes[keep], splits[keep], label_names, name, report, problems)
+
+
+def _stored_size(sizes: np.ndarray) -> str:
+    """How large the pictures are as stored, in pixels: one size, or the range of each side."""
+    low, high = sizes.min(0), sizes.max(0)
+    parts = [str(a) if a == b else f"{a}–{b}" for a, b in zip(low, high, strict=True)]
+    return " × ".join(parts)
+
+
+def _split(given: str, digest: str, all_given: set[str]) -> str:
+    """The split of a picture: its own where the data set has test or validation, else by its hash."""
+    if given in ("test", "validation"):
+        return given
+    if not digest:
+        return "train"
+    place = int(digest[:16], 16) / 2**64
+    if "test" not in all_given:
+        if place < TEST:
+            return "test"
+        place -= TEST
+    return "validation" if "validation" not in all_given and place < VALIDATION else "train"
+
+
+def write_problems(photos: Photos, path: Path) -> None:
+    """List every picture that was left out, with the reason, as CSV."""
+    write_rows(path, photos.problems, PROBLEM_COLUMNS)
+
+
+def summary(photos: Photos) -> str:
+    """What was loaded, in two sentences for the terminal."""
+    parts = [
+        f"{split} {found['photos']} ({', '.join(f'{name} {share:.1%}' for name, share in found['share'].items())})"
+        for split, found in photos.shares().items()
+    ]
+    left_out = {kind: photos.report[kind] for kind in ("unreadable", "unlabelled", "duplicate", "conflict")}
+    return f"{photos.name}: {len(photos)} pictures: {'; '.join(parts)}. Left out: {json.dumps(left_out)}."

@@ -1,0 +1,420 @@
+"""Figures of a run: learning curves, ROC, precision-recall, confusion matrix, reliability, worst mistakes.
+
+Each function returns a matplotlib Figure made without pyplot, so nothing is shared between calls or threads.
+Colours are those of Okabe and Ito (2008, https://jfly.uni-koeln.de/color/), which colour-blind readers tell
+apart; where there are more lines than colours, the line style changes too.
+"""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from PIL import Image
+from scipy.special import softmax
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
+from sklearn.metrics import confusion_matrix as count_confusions
+
+from hub.errors import DataError
+from hub.heatmaps import overlay, shown_map
+from training.evaluate import BINS, calibration_bins, expected_calibration_error, log_odds
+from training.files import write_aside
+
+if TYPE_CHECKING:
+    from training.evaluate import Predictions
+
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+STYLES = ["-", "--", ":", "-."]
+LABELLED_CELLS = 25  # a larger confusion matrix is shown by colour alone
+MOST_LINES = 12  # of one-vs-rest curves that a reader can follow
+FONT = 12
+DPI = 120
+OPACITY = 0.7  # of the evidence over a photo
+
+
+def save(
+    folder: str | Path,
+    predictions: "Predictions",
+    *,
+    title: str,
+    pixels: np.ndarray | None = None,
+    scale: float | None = None,
+    history: str | Path | None = None,
+    prefix: str = "",
+) -> dict[str, Path]:
+    """Write all figures that the arguments allow as PNG and return their paths by name.
+
+    "worst_mistakes" shows photos: it belongs in a run's folder, never in a bundle.
+
+    Args:
+        title: which pictures these are, such as "test split"; their number is added.
+        pixels: (N, S, S, 3) uint8 in the order of the predictions, for the worst mistakes.
+        scale: the model's fixed evidence scale in logits, for the worst mistakes.
+        history: history.csv of a run, for the learning curves.
+        prefix: put before each file's name, such as "test_".
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    labels, logits, names = predictions.labels, predictions.logits, predictions.label_names
+    drawn = {
+        "roc": roc(labels, logits, names, title),
+        "precision_recall": precision_recall(labels, logits, names, title),
+        "confusion_matrix": confusion(labels, logits, names, title),
+        "reliability": reliability(labels, logits, title),
+    }
+    if history is not None:
+        drawn["learning_curves"] = learning_curves(history)
+    if pixels is not None:
+        drawn["worst_mistakes"] = worst_mistakes(predictions, pixels, scale, title)
+    paths = {}
+    for name, figure in drawn.items():
+        if figure is not None:
+            paths[name] = folder / f"{prefix}{name}.png"
+            write_aside(paths[name], lambda file, figure=figure: figure.savefig(file, format="png", dpi=DPI))
+    return paths
+
+
+# Curves -----------------------------------------------------------------------------------------------------
+
+
+def learning_curves(history: str | Path) -> Figure:
+    """Loss, accuracy and learning rate over the steps of a run, from its history.csv.
+
+    Raises:
+        DataError: the file is missing or holds no steps.
+    """
+    columns = _read_history(history)
+    step, epochs = columns["step"], int(np.nanmax(columns["epoch"]))
+    figure = _figure(13, 4.4)
+    loss, accuracy, rate = figure.subplots(1, 3)
+    for axes, measure in ((loss, "loss"), (accuracy, "accuracy")):
+        for number, part in enumerate(("train", "validation")):
+            _line(axes, step, columns.get(f"{part}_{measure}"), part, number)
+    _line(accuracy, step, columns.get("validation_roc_auc"), "validation ROC AUC", 2)
+    _line(rate, step, columns.get("learning_rate"), "learning rate", 0)
+    titles = ("Log loss", "Accuracy and ROC AUC", "Learning rate")
+    for axes, title, name in zip((loss, accuracy, rate), titles, ("log loss", "share", "rate"), strict=True):
+        axes.set(title=title, xlabel="step (batches)", ylabel=name)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    loss.legend(frameon=False)
+    accuracy.legend(frameon=False, loc="lower right")
+    loss.set_ylim(bottom=0)
+    rate.set_ylim(bottom=0)
+    rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
+    figure.suptitle(
+        f"Learning curves, train and validation split: {epochs} epoch{'s' if epochs != 1 else ''}, "
+        f"{int(np.nanmax(step)):,} steps. Training is measured on augmented photos."
+    )
+    return figure
+
+
+def _read_history(path: str | Path) -> dict[str, np.ndarray]:
+    """Columns of history.csv as float64; blanks are NaN."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        columns = {name: np.array([float(row[name] or "nan") for row in rows]) for name in (rows[0] if rows else ())}
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path} cannot be read as a run's history; name the history.csv of a run.") from error
+    if not {"epoch", "step"} <= columns.keys():
+        raise DataError(f"{path} holds no steps of a run; name the history.csv of one that has trained.")
+    return columns
+
+
+def _line(axes: Axes, x: np.ndarray, y: np.ndarray | None, label: str, number: int) -> None:
+    if y is None or not np.isfinite(y).any():
+        return
+    known = np.isfinite(y)
+    marker = "o" if known.sum() <= 30 else None
+    axes.plot(
+        x[known],
+        y[known],
+        STYLES[number],
+        marker=marker,
+        markersize=5,
+        color=COLOURS[number],
+        label=label,
+        lw=2,
+    )
+
+
+def roc(labels: np.ndarray, logits: np.ndarray, names: list[str], title: str) -> Figure | None:
+    """ROC curve of label 1 of two, or of each label against the rest; None where only one label occurs."""
+    curves = _ranked(labels, logits)
+    if not curves:
+        return None
+    figure = _figure(6.4, 6.6)
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], ":", color="grey", lw=1.5, label="chance")
+    for number, (k, truth, odds) in enumerate(curves):
+        false, true, _ = roc_curve(truth, odds)
+        _curve(axes, false, true, names[k], f"AUC {auc(false, true):.5f}", number)
+    axes.set(xlabel=_rate("False positive rate", names), ylabel=_rate("True positive rate", names))
+    _square(axes, "lower right", len(curves), len(_with_curve(labels, logits.shape[1])))
+    if len(curves) == 1:
+        false, true, _ = roc_curve(*curves[0][1:])
+        _corner(
+            axes,
+            lambda inset: inset.plot(false, true, color=COLOURS[0], lw=2),
+            (0, 0.1),
+            (0.9, 1),
+            (0.42, 0.3),
+        )
+    return _titled(figure, "ROC", title, len(labels))
+
+
+def precision_recall(labels: np.ndarray, logits: np.ndarray, names: list[str], title: str) -> Figure | None:
+    """Precision over recall of label 1 of two, or of each label; None where only one label occurs."""
+    curves = _ranked(labels, logits)
+    if not curves:
+        return None
+    figure = _figure(6.4, 6.6)
+    axes = figure.subplots()
+    for number, (k, truth, odds) in enumerate(curves):
+        precision, recall, _ = precision_recall_curve(truth, odds)
+        _curve(axes, recall, precision, names[k], f"AP {average_precision_score(truth, odds):.5f}", number)
+    axes.set(xlabel=_rate("Recall", names), ylabel=_rate("Precision", names))
+    if len(curves) == 1:
+        share = curves[0][1].mean()
+        axes.axhline(share, color="grey", ls=":", lw=1.5, label=f"share of {names[1]}")
+        precision, recall, _ = precision_recall_curve(*curves[0][1:])
+        _corner(
+            axes,
+            lambda inset: inset.plot(recall, precision, color=COLOURS[0], lw=2),
+            (0.9, 1),
+            (0.9, 1),
+            (0.2, 0.28),
+        )
+    _square(axes, "lower left", len(curves), len(_with_curve(labels, logits.shape[1])))
+    return _titled(figure, "Precision and recall", title, len(labels))
+
+
+def _ranked(labels: np.ndarray, logits: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:
+    """(label, truth, log-odds) of each label that has a curve, at most as many as can be read."""
+    odds = log_odds(logits)
+    found = [(k, labels == k, odds[:, k]) for k in _with_curve(labels, logits.shape[1])]
+    return sorted(sorted(found, key=lambda curve: -curve[1].sum())[:MOST_LINES], key=lambda curve: curve[0])
+
+
+def _with_curve(labels: np.ndarray, count: int) -> list[int]:
+    """Labels that some photos have and others have not: without both there is no curve."""
+    wanted = [1] if count == 2 else range(count)
+    return [k for k in wanted if 0 < (labels == k).sum() < len(labels)]
+
+
+def _curve(axes: Axes, x: np.ndarray, y: np.ndarray, name: str, value: str, number: int) -> None:
+    colour, style = COLOURS[number % len(COLOURS)], STYLES[number // len(COLOURS) % len(STYLES)]
+    axes.plot(x, y, style, color=colour, lw=2, label=f"{_short(name)}: {value}", clip_on=False)
+
+
+def _corner(
+    axes: Axes,
+    draw: Callable[[Axes], object],
+    x: tuple[float, float],
+    y: tuple[float, float],
+    at: tuple[float, float],
+) -> None:
+    """The corner where a good curve lives, enlarged: at full size it hides in the frame."""
+    inset = axes.inset_axes((*at, 0.5, 0.5))
+    draw(inset)
+    inset.set(xlim=x, ylim=y)
+    inset.xaxis.set_major_locator(MaxNLocator(4))
+    inset.yaxis.set_major_locator(MaxNLocator(4))
+    inset.tick_params(labelsize=FONT - 2)
+    inset.set_title("corner, enlarged", fontsize=FONT - 1)
+    axes.indicate_inset_zoom(inset, edgecolor="grey")
+
+
+def _rate(text: str, names: list[str]) -> str:
+    return f"{text} ({_short(names[1])} is positive)" if len(names) == 2 else f"{text} (one label against the rest)"
+
+
+def _square(axes: Axes, legend: str, lines: int, labels: int) -> None:
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.set_aspect("equal")
+    title = None if lines == labels else f"the {lines} most frequent of {labels} labels"
+    axes.legend(loc=legend, title=title, frameon=True, framealpha=0.9, fontsize=FONT - 1 if lines < 8 else FONT - 3)
+
+
+# Answers ----------------------------------------------------------------------------------------------------
+
+
+def confusion(labels: np.ndarray, logits: np.ndarray, names: list[str], title: str) -> Figure:
+    """Photos by true and answered label; colour is the share of the true label, so rare labels show too."""
+    count = len(names)
+    matrix = count_confusions(labels, np.argmax(logits, axis=1), labels=range(count))
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    side = float(np.clip(0.45 * count + 2.4, 5.4, 10.5))
+    figure = _figure(side + 0.9, side + 0.5)
+    axes = figure.subplots()
+    blues = LinearSegmentedColormap.from_list("blues", ["#FFFFFF", COLOURS[0], "#00324F"])
+    shown = axes.imshow(shares, cmap=blues, vmin=0, vmax=1)
+    figure.colorbar(shown, ax=axes, fraction=0.045, pad=0.03, label="share of the true label")
+    if count <= LABELLED_CELLS:
+        for i, j in np.ndindex(count, count):
+            ink = "white" if shares[i, j] > 0.4 else "black"
+            text = f"{matrix[i, j]:,}" + (f"\n{100 * shares[i, j]:.1f} %" if count <= 4 else "")
+            if matrix[i, j] or count <= 4:
+                axes.text(
+                    j,
+                    i,
+                    text,
+                    ha="center",
+                    va="center",
+                    color=ink,
+                    fontsize=FONT if count <= 10 else FONT - 4,
+                )
+    every = max(1, count // LABELLED_CELLS)
+    ticks = range(0, count, every)
+    shortened = [_short(names[k]) for k in ticks]
+    axes.set_xticks(ticks, shortened, rotation=0 if sum(map(len, shortened)) <= 5 * side else 90)
+    axes.set_yticks(ticks, shortened)
+    axes.set(xlabel="Answer", ylabel="Truth")
+    return _titled(figure, "Confusion matrix", title, len(labels))
+
+
+def reliability(labels: np.ndarray, logits: np.ndarray, title: str) -> Figure:
+    """Share of right answers over the top probability, in 15 bins, and how many photos each bin holds."""
+    bins, confidence, right = calibration_bins(labels, logits)
+    photos = np.bincount(bins, minlength=BINS)
+    used = photos > 0
+    mean = np.bincount(bins, weights=confidence, minlength=BINS)[used] / photos[used]
+    share = np.bincount(bins, weights=right, minlength=BINS)[used] / photos[used]
+    low, high = _wilson(share, photos[used])
+    figure = _figure(6.4, 7.4)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    upper.plot([0, 1], [0, 1], ":", color="grey", lw=1.5, label="perfectly calibrated")
+    upper.errorbar(
+        mean, share, yerr=[share - low, high - share], fmt="o", ms=7, capsize=3, color=COLOURS[0],
+        label="photos of one bin, 95 % interval",
+    )  # fmt: skip
+    start = 1 / logits.shape[1]
+    edge = min(start, confidence.min()) - 0.02
+    upper.set(ylabel="Share of right answers", ylim=(-0.02, 1.03), xlim=(edge, 1.02))
+    upper.legend(loc="upper left", frameon=False)
+    error = expected_calibration_error(labels, logits)
+    upper.text(0.98, 0.05, f"expected calibration error {error:.4f}", transform=upper.transAxes, ha="right")
+    centres = (np.arange(BINS) + 0.5) / BINS
+    lower.bar(centres, photos, width=0.9 / BINS, color=COLOURS[5], edgecolor=COLOURS[0])
+    lower.set_yscale("log")
+    lower.set(
+        xlabel=f"Top probability (from 1/{logits.shape[1]} up)",
+        ylabel="Photos (log)",
+        ylim=(0.7, 2 * photos.max()),
+    )
+    return _titled(figure, "Reliability", title, len(labels))
+
+
+def _wilson(share: np.ndarray, number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """95 % interval of a share (Wilson 1927), sensible for few photos and for shares of 0 and 1."""
+    z = 1.959964
+    centre = (share + z**2 / (2 * number)) / (1 + z**2 / number)
+    half = z * np.sqrt(share * (1 - share) / number + z**2 / (4 * number**2)) / (1 + z**2 / number)
+    return np.minimum(centre - half, share), np.maximum(centre + half, share)
+
+
+# Photos -----------------------------------------------------------------------------------------------------
+
+
+def worst_mistakes(
+    predictions: "Predictions", pixels: np.ndarray, scale: float | None, title: str, *, most: int = 20
+) -> Figure | None:
+    """The wrong answers of the highest probability, each photo beside the evidence for the answer it got.
+
+    Args:
+        pixels: (N, S, S, 3) uint8 in the order of the predictions; only the rows shown are read.
+        scale: the model's fixed scale in logits; without it or without evidence, photos are shown alone.
+
+    Returns:
+        The sheet; None where there is no mistake.
+    """
+    probabilities = softmax(predictions.logits.astype(np.float64), axis=1)
+    guess = np.argmax(predictions.logits, axis=1)
+    wrong = np.flatnonzero(guess != predictions.labels)
+    if len(wrong) == 0:
+        return None
+    shown = wrong[np.argsort(-probabilities[wrong, guess[wrong]], kind="stable")][:most]
+    mapped = predictions.evidence is not None and scale is not None
+    across = min(4, len(shown))
+    down = -(-len(shown) // across)
+    figure = _figure(max((3.9 if mapped else 2.5) * across, 6.5), 2.4 * down + 1.4 + 0.3 * mapped)
+    grid = figure.add_gridspec(down + mapped, across, height_ratios=[1] * down + [0.12] * mapped)
+    for place, row in enumerate(shown):
+        axes = figure.add_subplot(grid[place // across, place % across])
+        picture = Image.fromarray(np.asarray(pixels[row]))
+        if mapped:
+            values = shown_map(predictions.evidence[row], guess[row])
+            picture = _side_by_side(picture, overlay(picture, values, scale, OPACITY))
+        axes.imshow(picture)
+        axes.set_axis_off()
+        names = predictions.label_names
+        truth, answer = _short(names[predictions.labels[row]]), _short(names[guess[row]])
+        probability = _never_certain(probabilities[row, guess[row]])
+        axes.set_title(
+            f"truth {truth}, answer {answer} {probability}\n{predictions.hashes[row][:8]}…",
+            fontsize=FONT - 2,
+        )
+    if mapped:
+        _colour_bar(figure.add_subplot(grid[down, :]), scale, across)
+    figure.suptitle(
+        f"Worst mistakes: {_about(title, len(predictions))}.\nThe {len(shown)} most certain of "
+        f"{len(wrong):,} wrong answers",
+        fontsize=FONT + 2,
+    )
+    return figure
+
+
+def _side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
+    gap = max(2, left.width // 60)
+    sheet = Image.new("RGB", (left.width + gap + right.width, left.height), "white")
+    sheet.paste(left, (0, 0))
+    sheet.paste(right, (left.width + gap, 0))
+    return sheet
+
+
+def _colour_bar(axes: Axes, scale: float, across: int) -> None:
+    """The scale of all maps on the sheet, drawn by the rule that drew them."""
+    white = Image.new("RGB", (256, 8), "white")
+    strip = overlay(white, np.linspace(-scale, scale, 256, dtype=np.float32)[None], scale, OPACITY)
+    axes.imshow(strip, extent=(-scale, scale, 0, 1), aspect="auto")
+    axes.set_yticks([])
+    axes.set_xticks([-scale, 0, scale], [f"≤ −{scale:.1f}", "0", f"≥ {scale:.1f}"])
+    axes.set_box_aspect(0.1 / across)
+    axes.set_xlabel("evidence in logits: against the answer on the left, for it on the right")
+
+
+def _never_certain(probability: float) -> str:
+    """A probability in per cent, never rounded up to 100 %."""
+    return f"{100 * probability:.1f} %" if probability < 0.9995 else "> 99.9 %"
+
+
+# Small pieces -----------------------------------------------------------------------------------------------
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty figure of this size in inches, with its own canvas."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _titled(figure: Figure, what: str, title: str, photos: int) -> Figure:
+    figure.suptitle(f"{what}: {_about(title, photos)}", fontsize=FONT + 2)
+    return figure
+
+
+def _about(title: str, photos: int) -> str:
+    """The title with the number of photos, unless it says that already."""
+    return title if f"{photos:,} " in title else f"{title}, {photos:,} photo{'' if photos == 1 else 's'}"
+
+
+def _short(name: str, longest: int = 18) -> str:
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"

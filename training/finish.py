@@ -1,0 +1,123 @@
+"""From a trained network to a bundle: predictions, scores, the heatmap's scale, provenance."""
+
+import csv
+import importlib
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from hub.classifier import ImageClassifier
+from hub.heatmaps import fixed_scale
+from training.data import Photos
+from training.evaluate import Predictions, evaluate, predictions_table
+from training.fit import PLACES, weights_sha256
+
+MODEL_TYPES = {"MobileNetV2": "mobilenet_v2"}  # as Transformers spells them
+# keras.io/api/applications names the origin of each backbone's weights.
+LICENSES = {"MobileNetV2": "Apache-2.0"}
+
+
+def make_bundle(
+    model: keras.Model,
+    settings: dict,
+    photos: Photos,
+    run: Path,
+    *,
+    recipe: str,
+    command: str,
+    data_name: str | None = None,
+    backbone_origin: str | None = None,
+    open_test: bool = False,
+    progress: bool = True,
+) -> tuple[ImageClassifier, dict[str, Predictions]]:
+    """Write `run/bundle` from the trained model; every number in it comes from the ONNX file's own answers.
+
+    Args:
+        model: as `training.fit.fit` returns it.
+        data_name: the data set's name on the Hub, where `photos` were loaded from a folder that holds it.
+        backbone_origin: a sentence on where the backbone's weights came from.
+        open_test: score the test split too. Once, when all choices are made.
+
+    Returns:
+        The classifier as loaded from the bundle, and its predictions by split.
+    """
+    classifier = ImageClassifier.from_keras(
+        model,
+        photos.label_names,
+        model_type=MODEL_TYPES.get(settings["backbone"], settings["backbone"].lower()),
+        backbone=_backbone(settings, backbone_origin),
+    )
+    names = ["validation", "test"] if open_test else ["validation"]
+    predictions = {name: evaluate(classifier, photos.subset(name), progress=progress) for name in names}
+    classifier.set_evidence_scale(fixed_scale(predictions["validation"].evidence))
+    metrics = {
+        "dataset": _dataset(photos, data_name),
+        "training": _training(settings, run, recipe, command),
+        **{name: found.metrics() for name, found in predictions.items()},
+    }
+    held = photos.subset("validation")
+    classifier.save_pretrained(
+        run / "bundle",
+        photos=np.asarray(held.pixels),
+        metrics=metrics,
+        predictions=predictions_table(predictions.values()),
+    )
+    return ImageClassifier.from_pretrained(run / "bundle"), predictions
+
+
+def _backbone(settings: dict, origin: str | None) -> dict:
+    weights = settings["backbone_weights"]
+    if weights is None:
+        found = "random"
+    else:
+        found = "imagenet, as keras.applications publishes them" if weights == "imagenet" else Path(weights).name
+    return {
+        "name": settings["backbone"],
+        "weights": origin or found,
+        "license": LICENSES.get(settings["backbone"]) if weights else None,
+        "sha256": weights_sha256(weights),
+    }
+
+
+def _dataset(photos: Photos, hub_id: str | None) -> dict:
+    if hub_id is None and not Path(photos.name).exists():
+        hub_id = photos.name
+    return {
+        "name": hub_id or Path(photos.name).name,
+        "hub_id": hub_id,
+        "photos": photos.report["pictures"],
+        "image_size": photos.report["stored_size"],
+        "splits": photos.shares(),
+        "unreadable": photos.report["unreadable"],
+        "unlabelled": photos.report["unlabelled"],
+        "duplicates": photos.report["duplicate"],
+        "conflicts": photos.report["conflict"],
+    }
+
+
+def _training(settings: dict, run: Path, recipe: str, command: str) -> dict:
+    history = list(csv.DictReader((run / "history.csv").open()))
+    best = min(history, key=lambda row: float(row["validation_loss"]))
+    return {
+        "recipe": recipe,
+        "command": command,
+        "settings": {key: value for key, value in settings.items() if key not in PLACES},
+        "seconds": float(history[-1]["seconds"]),
+        "epochs": f"{len(history)} (kept: the averaged weights after epoch {best['epoch']})",
+        "started": json.loads((run / "settings.json").read_text())["started"],
+        "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+        "versions": {
+            "python": platform.python_version(),
+            keras.backend.backend(): _backend_version(),
+            **{name: version(name) for name in ("keras", "numpy", "pillow", "scikit-learn", "datasets")},
+        },
+    }
+
+
+def _backend_version() -> str:
+    return importlib.import_module(keras.backend.backend()).__version__

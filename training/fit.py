@@ -1,0 +1,330 @@
+"""Fitting in two stages, in a run folder that a killed run resumes from to the same weights, bit for bit.
+
+Stage 1 fits the head on the frozen backbone's pooled features, computed once and cached. Because the head is
+linear and without bias, that is logistic regression. Stage 2 trains the whole network from there.
+
+Every random choice is drawn from (seed, epoch, photo), never from a generator's running state, so a
+checkpoint needs no more than weights, optimizer state, averages and two counters.
+"""
+
+import datetime
+import hashlib
+import json
+import time
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import keras
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss, roc_auc_score
+from tqdm import tqdm
+
+from hub.errors import DataError
+from training.augment import Augmentation
+from training.data import Photos, default_cache
+from training.files import storage, write_arrays, write_json, write_rows
+from training.models import evidence_model, features_model, freeze_batch_norm
+
+CHECKPOINT_SECONDS = 240
+PLACES = ("data", "backbone_weights")  # settings that say where things lie on one machine, not what they are
+HISTORY_COLUMNS = [
+    "epoch", "step", "learning_rate", "train_loss", "train_accuracy",
+    "validation_loss", "validation_accuracy", "validation_roc_auc", "seconds",
+]  # fmt: skip
+
+
+def fit(settings: dict, photos: Photos, run: Path, *, cache: Path | None = None, progress: bool = True) -> keras.Model:
+    """Train (or go on training) in the folder `run` and return the model with the best averaged weights.
+
+    Args:
+        settings: a recipe's settings (`training.settings`).
+        photos: pictures decoded at `settings["size"]`; trained on "train", chosen on "validation".
+        run: the run's folder: settings.json, head.npz, checkpoint.npz, history.csv.
+        cache: where features are kept between runs.
+
+    Raises:
+        DataError: the folder holds a run with other settings or pictures, or a split is empty.
+        StorageError: the folder cannot be written; the last checkpoint is intact.
+    """
+    _claim(run, settings, photos)
+    keras.utils.set_random_seed(settings["seed"])
+    model = evidence_model(
+        settings["backbone"], settings["backbone_weights"], settings["size"], len(photos.label_names)
+    )
+    freeze_batch_norm(model)
+    _fit_head(model, settings, photos, run, cache or default_cache(), progress)
+    _FineTuning(model, settings, photos, run, progress).run_all()
+    return model
+
+
+def _claim(run: Path, settings: dict, photos: Photos) -> None:
+    """Make `run` this run's folder, or refuse if it holds another's."""
+    for split in ("train", "validation"):
+        found = np.unique(photos.labels[photos.splits == split])
+        if len(found) < len(photos.label_names):
+            missing = [name for k, name in enumerate(photos.label_names) if k not in found]
+            raise DataError(f"The {split} split of {photos.name} has no picture of: {', '.join(missing)}.")
+    content = {
+        "settings": {key: value for key, value in settings.items() if key not in PLACES},
+        "backbone_sha256": weights_sha256(settings["backbone_weights"]),
+        "pictures": hashlib.sha256("".join(photos.hashes).encode()).hexdigest(),
+    }
+    content = json.loads(json.dumps(content))
+    path = run / "settings.json"
+    if not path.exists():
+        started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        return write_json(path, {**content, "started": started})
+    there = json.loads(path.read_text())
+    changed = [key for key, value in content["settings"].items() if there["settings"].get(key) != value]
+    changed += [name for name in ("backbone_sha256", "pictures") if there.get(name) != content[name]]
+    if changed:
+        raise DataError(
+            f"{run} holds a run with other {', '.join(changed)}; give the same to resume it, or another folder."
+        )
+    return None
+
+
+def weights_sha256(weights: str | None) -> str | None:
+    """SHA-256 of a weights file; None for weights that are named (or absent) rather than a file."""
+    if weights is None or not Path(weights).is_file():
+        return None
+    with open(weights, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# Stage 1
+
+
+def _fit_head(model: keras.Model, settings: dict, photos: Photos, run: Path, cache: Path, progress: bool) -> None:
+    """Set the head to the logistic regression on frozen features whose validation log loss is the lowest."""
+    path = run / "head.npz"
+    if not path.exists():
+        train, held = photos.subset("train"), photos.subset("validation")
+        x, x_held = (frozen_features(model, part, cache, progress) for part in (train, held))
+        best = None
+        for c in settings["inverse_regularisation"]:
+            regression = LogisticRegression(C=c, fit_intercept=False, max_iter=2000).fit(x, train.labels)
+            loss = log_loss(held.labels, regression.predict_proba(x_held), labels=regression.classes_)
+            if best is None or loss < best[0]:
+                best = loss, c, regression.coef_
+        loss, c, coefficients = best
+        if len(photos.label_names) == 2:  # one column of log-odds, shared between the two labels
+            coefficients = np.concatenate([-coefficients / 2, coefficients / 2])
+        write_arrays(path, {"weights": coefficients.T.astype(np.float32), "validation_loss": loss, "C": c})
+    head = np.load(path)
+    model.get_layer("evidence").set_weights([head["weights"][None, None]])
+    print(f"Stage 1: validation log loss {float(head['validation_loss']):.4f} with C = {float(head['C'])}", flush=True)
+
+
+def frozen_features(model: keras.Model, photos: Photos, cache: Path, progress: bool) -> np.ndarray:
+    """Pooled features (N, C) of every picture, float32, cached in `cache` in chunks as they are computed."""
+    extractor = features_model(model)
+    body = hashlib.sha256()
+    for layer in model.layers:
+        if layer.name != "evidence":
+            for array in layer.get_weights():
+                body.update(np.ascontiguousarray(array))
+    size = photos.pixels.shape[1]
+    chunks = []
+    bar = tqdm(total=len(photos), desc="features", disable=not progress, unit="photo")
+    for start in range(0, len(photos), 1024):
+        digest = hashlib.sha256(f"{body.hexdigest()} {size}".encode())
+        digest.update("".join(photos.hashes[start : start + 1024]).encode())
+        path = cache / "features" / f"{digest.hexdigest()[:24]}.npz"
+        pixels = photos.pixels[np.arange(start, min(start + 1024, len(photos)))]
+        if not path.exists():
+            found = [
+                extractor.predict_on_batch(pixels[i : i + 64].astype(np.float32)) for i in range(0, len(pixels), 64)
+            ]
+            write_arrays(path, {"features": np.concatenate(found)})
+        chunks.append(np.load(path)["features"])
+        bar.update(len(pixels))
+    bar.close()
+    return np.concatenate(chunks)
+
+
+# Stage 2
+
+
+@dataclass
+class _Progress:
+    """The counters and sums of a run, all that a checkpoint holds beside arrays."""
+
+    epoch: int = 0
+    step: int = 0  # within the epoch
+    loss_sum: float = 0.0
+    correct_sum: float = 0.0
+    best_loss: float = float("inf")
+    best_epoch: int = -1
+    seconds: float = 0.0
+    finished: bool = False
+
+
+class _FineTuning:
+    """The whole network on augmented photos, its weights averaged, stopped early, checkpointed."""
+
+    def __init__(self, model: keras.Model, settings: dict, photos: Photos, run: Path, progress: bool):
+        self.model, self.settings, self.run, self.show = model, settings, run, progress
+        self.train, self.held = photos.subset("train"), photos.subset("validation")
+        self.steps = len(self.train) // settings["batch_size"]
+        if not self.steps:
+            raise DataError(f"{photos.name} has fewer training pictures than one batch of {settings['batch_size']}.")
+        self.augment = Augmentation(**{f.name: settings[f.name] for f in fields(Augmentation)})
+        total = self.steps * settings["epochs"]
+        warmup = min(settings["warmup_steps"], total // 2)
+        schedule = keras.optimizers.schedules.CosineDecay(
+            0.0, total - warmup, warmup_target=settings["learning_rate"], warmup_steps=warmup
+        )
+        self.network = keras.Model(model.input, model.output["logits"])
+        self.optimizer = keras.optimizers.AdamW(schedule, weight_decay=settings["weight_decay"])
+        self.optimizer.build(self.network.trainable_variables)
+        self.network.compile(
+            self.optimizer,
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+            jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",  # XLA is slow on CPUs
+        )
+        self.averages = [keras.ops.convert_to_numpy(v) for v in self.network.trainable_variables]
+        self.best = [a.copy() for a in self.averages]
+        self.state, self.history = _Progress(), []
+
+    def run_all(self) -> None:
+        """Train to the end, from the last checkpoint if there is one; leave the best averages in the model."""
+        self._restore()
+        while not self.state.finished:
+            self._epoch()
+        self._assign(self.best)
+
+    def _epoch(self) -> None:
+        state, settings = self.state, self.settings
+        since = saved = time.monotonic()
+        bar = tqdm(
+            total=self.steps, initial=state.step, desc=f"epoch {state.epoch + 1}/{settings['epochs']}",
+            disable=not self.show, unit="batch", mininterval=5,
+        )  # fmt: skip
+        for x, y in self._batches(state.epoch, state.step):
+            self.network.reset_metrics()
+            result = self.network.train_on_batch(x, y, return_dict=True)
+            self._average()
+            state.step += 1
+            state.loss_sum += float(result["loss"])
+            state.correct_sum += float(result["accuracy"])
+            bar.set_postfix(loss=f"{state.loss_sum / state.step:.4f}", refresh=False)
+            bar.update()
+            now = time.monotonic()
+            if now - saved > CHECKPOINT_SECONDS:
+                state.seconds, since, saved = state.seconds + now - since, now, now
+                self._save()
+        bar.close()
+        state.seconds += time.monotonic() - since
+        self._end_epoch()
+
+    def _end_epoch(self) -> None:
+        state = self.state
+        start = time.monotonic()
+        loss, accuracy, auc = self._validate()
+        state.seconds += time.monotonic() - start
+        self.history.append(
+            {
+                "epoch": state.epoch + 1,
+                "step": (state.epoch + 1) * self.steps,
+                "learning_rate": float(keras.ops.convert_to_numpy(self.optimizer.learning_rate)),
+                "train_loss": state.loss_sum / self.steps,
+                "train_accuracy": state.correct_sum / self.steps,
+                "validation_loss": loss,
+                "validation_accuracy": accuracy,
+                "validation_roc_auc": auc,
+                "seconds": round(state.seconds, 1),
+            }
+        )
+        if loss < state.best_loss:
+            state.best_loss, state.best_epoch = loss, state.epoch
+            self.best = [a.copy() for a in self.averages]
+        state.epoch, state.step, state.loss_sum, state.correct_sum = state.epoch + 1, 0, 0.0, 0.0
+        stalled = state.epoch - 1 - state.best_epoch >= self.settings["patience"]
+        state.finished = stalled or state.epoch >= self.settings["epochs"]
+        self._save()
+        print(f"Epoch {state.epoch}: validation log loss {loss:.4f}, accuracy {accuracy:.2%}, AUC {auc}", flush=True)
+
+    def _batches(self, epoch: int, first: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Batches of one epoch from step `first` on, the next two being drawn while one is trained on."""
+        seed, size = self.settings["seed"], self.settings["batch_size"]
+        order = np.random.default_rng([seed, epoch]).permutation(len(self.train))
+
+        def draw(i: int) -> np.ndarray:
+            return self.augment(self.train.pixels[i], np.random.default_rng([seed, epoch, i]))
+
+        with ThreadPoolExecutor(2) as pool:
+            waiting = []
+            for step in range(first, self.steps + 2):
+                if step < self.steps:
+                    chosen = order[step * size : (step + 1) * size]
+                    waiting.append((chosen, [pool.submit(draw, int(i)) for i in chosen]))
+                if step >= first + 2 or step >= self.steps:
+                    if not waiting:
+                        return
+                    chosen, views = waiting.pop(0)
+                    yield np.stack([view.result() for view in views]).astype(np.float32), self.train.labels[chosen]
+
+    def _average(self) -> None:
+        """Exponential moving average of the weights, quicker at first so that the start is soon forgotten."""
+        done = self.state.epoch * self.steps + self.state.step + 1
+        decay = np.float32(min(self.settings["average_decay"], (1 + done) / (10 + done)))
+        for average, variable in zip(self.averages, self.network.trainable_variables, strict=True):
+            average *= decay
+            average += (1 - decay) * keras.ops.convert_to_numpy(variable)
+
+    def _validate(self) -> tuple[float, float, float | None]:
+        """Log loss, accuracy and ROC AUC (two labels: of the second; more: one against the rest) of the averages."""
+        current = [keras.ops.convert_to_numpy(v) for v in self.network.trainable_variables]
+        self._assign(self.averages)
+        batches = range(0, len(self.held), 64)
+        pixels = (self.held.pixels[np.arange(i, min(i + 64, len(self.held)))] for i in batches)
+        logits = np.concatenate([self.network.predict_on_batch(x.astype(np.float32)) for x in pixels])
+        self._assign(current)
+        p = np.exp(logits - logits.max(1, keepdims=True), dtype=np.float64)
+        p /= p.sum(1, keepdims=True)
+        labels, names = self.held.labels, range(logits.shape[1])
+        auc = roc_auc_score(labels, p[:, 1] if len(names) == 2 else p, multi_class="ovr", labels=list(names))
+        return float(log_loss(labels, p, labels=list(names))), float(np.mean(p.argmax(1) == labels)), float(auc)
+
+    def _assign(self, arrays: list[np.ndarray]) -> None:
+        for variable, array in zip(self.network.trainable_variables, arrays, strict=True):
+            variable.assign(array)
+
+    def _save(self) -> None:
+        arrays = {"state": np.array(json.dumps({**vars(self.state), "history": self.history}))}
+        groups = {
+            "weights": self.network.variables,
+            "optimizer": self.optimizer.variables,
+            "average": self.averages,
+            "best": self.best,
+        }
+        for name, variables in groups.items():
+            for i, variable in enumerate(variables):
+                arrays[f"{name}_{i}"] = keras.ops.convert_to_numpy(variable)
+        write_arrays(self.run / "checkpoint.npz", arrays)
+        if self.history:
+            write_rows(self.run / "history.csv", self.history, HISTORY_COLUMNS)
+
+    def _restore(self) -> None:
+        path = self.run / "checkpoint.npz"
+        if not path.exists():
+            return
+        try:
+            with storage(self.run), np.load(path) as arrays:
+                state = json.loads(str(arrays["state"]))
+                self.history = state.pop("history")
+                self.state = _Progress(**state)
+                for name, variables in (("weights", self.network.variables), ("optimizer", self.optimizer.variables)):
+                    for i, variable in enumerate(variables):
+                        variable.assign(arrays[f"{name}_{i}"])
+                self.averages = [arrays[f"average_{i}"] for i in range(len(self.averages))]
+                self.best = [arrays[f"best_{i}"] for i in range(len(self.best))]
+        except (KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise DataError(f"{path} is not a checkpoint of this run; remove it to start anew.") from error
+        print(f"Resumed at epoch {self.state.epoch + 1}, step {self.state.step}.", flush=True)
