@@ -1,0 +1,341 @@
+"""ImageClassifier: one forward pass in ONNX Runtime gives the answer and the evidence it is the mean of."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hub import bundle
+from hub.errors import BundleError, ImageError
+from hub.images import to_tensor
+
+if TYPE_CHECKING:
+    import keras
+    import pyarrow as pa
+
+DEFAULT = Path(__file__).parent / "pretrained" / "cats-vs-dogs-mobilenetv2"
+BATCH = 32
+TOLERANCE = 1e-4  # the most that ONNX may differ from Keras, in probabilities and in logits of evidence
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What one forward pass says about one picture; evidence.mean(axis=(0, 1)) equals logits."""
+
+    label: str
+    probabilities: np.ndarray  # (K,) float32, sums to 1
+    logits: np.ndarray  # (K,) float32
+    evidence: np.ndarray | None  # (h, w, K) float32 in logits; None for a model whose head keeps no map
+
+
+class ImageClassifier:
+    """A bundle, ready to answer.
+
+    >>> classifier = ImageClassifier.from_pretrained()
+    >>> classifier("photo.jpg")
+    [{'label': 'cat', 'score': 0.99}, {'label': 'dog', 'score': 0.01}]
+    """
+
+    def __init__(self, onnx: bytes, config: dict, *, name: str, folder: Path | None = None):
+        """Open the ONNX file's bytes under a config; use `from_pretrained` or `from_keras` instead."""
+        import onnxruntime
+
+        self.config = bundle.check_config(config, f"The config.json of {name}")
+        self.name, self.folder = name, folder
+        self.labels = [config["id2label"][str(index)] for index in range(len(config["id2label"]))]
+        self.image_size: int = config["image_size"]
+        self._onnx = onnx
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # what is wrong is raised below as one sentence, not printed beside it
+        try:
+            # From bytes, so that a graph cannot name other files of this machine as its weights.
+            self._session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's errors have no common base class
+            message = f"The ONNX file of {name} cannot be opened ({_line(error)}); export it again."
+            raise BundleError(message) from error
+        has_evidence = bundle.check_graph(self._session, config, f"The ONNX file of {name}")
+        self._outputs = ["logits", "evidence"] if has_evidence else ["logits"]
+        self._keras: keras.Model | None = None  # the model itself after from_keras
+        self._download: dict | None = None  # how model.keras is fetched for a model from the Hub
+
+    # ---- coming from somewhere
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_folder: str | os.PathLike | None = None,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+    ) -> ImageClassifier:
+        """Load the embedded model (None), a folder that `save_pretrained` wrote, or a model of the Hub.
+
+        The other arguments are those of `huggingface_hub.snapshot_download` and matter for a Hub name only.
+
+        Raises:
+            BundleError: no such model, or its files are missing, broken or of another kind.
+        """
+        name = os.fspath(DEFAULT if name_or_folder is None else name_or_folder)
+        folder, download = Path(name).expanduser(), None
+        if not folder.is_dir():
+            _refuse_path(name, name_or_folder)
+            download = {"repo_id": name, "token": token, "cache_dir": cache_dir}
+            download["local_files_only"] = local_files_only
+            folder = _snapshot(revision=revision, force_download=force_download, **download)
+        config = bundle.read_json(folder, bundle.CONFIG)
+        display = name if download else folder.resolve().name
+        classifier = cls(bundle.read_bytes(folder, bundle.ONNX), config, name=display, folder=folder)
+        classifier._download = download
+        return classifier
+
+    @classmethod
+    def from_keras(
+        cls, model: keras.Model, labels: list[str], *, evidence_scale: float | None = None, **extra_config
+    ) -> ImageClassifier:
+        """Convert a Keras classifier (see `hub.export.to_onnx` for its input and outputs).
+
+        Args:
+            labels: K names, in the order of the logits.
+            evidence_scale: `hub.heatmaps.fixed_scale` of the validation photos, in logits.
+            extra_config: further entries of config.json, such as backbone={...}.
+        """
+        from hub.export import outputs_of, to_onnx
+
+        grid = tuple(model.output["evidence"].shape[1:3]) if "evidence" in outputs_of(model) else None
+        config = bundle.make_config(list(labels), model.inputs[0].shape[1], grid, **extra_config)
+        classifier = cls(to_onnx(model), config, name=model.name)
+        classifier._keras = model
+        if evidence_scale is not None:
+            classifier.set_evidence_scale(evidence_scale)
+        return classifier
+
+    @property
+    def evidence_scale(self) -> float | None:
+        """The value in logits at which a shown map has its full colour, the same for every photo."""
+        return self.config.get("evidence", {}).get("scale")
+
+    def set_evidence_scale(self, scale: float) -> None:
+        """Write `hub.heatmaps.fixed_scale` of the validation photos down in the config, in logits."""
+        if "evidence" not in self._outputs:
+            raise BundleError(f"{self.name} has no evidence to scale; give it an evidence head.")
+        definition = "99th percentile of |shown map| over validation photos, cells and classes, in logits"
+        evidence = {**self.config.get("evidence", {}), "scale": float(scale), "scale_definition": definition}
+        self.config = bundle.check_config({**self.config, "evidence": evidence}, f"The config of {self.name}")
+
+    # ---- answering
+
+    def __call__(self, images, top_k: int | None = 5) -> list[dict] | list[list[dict]]:
+        """Answer like a transformers image-classification pipeline.
+
+        Args:
+            images: one picture (path, bytes, file object, PIL image or array) or a list of them.
+            top_k: how many labels to name; None for all.
+
+        Returns:
+            [{"label", "score"}, ...], most probable first; a list of such lists for a list of pictures.
+        """
+        if isinstance(images, list | tuple):
+            return [self._ranking(prediction, top_k) for prediction in self.predict(images)]
+        return self._ranking(self.predict(images), top_k)
+
+    def predict(self, images) -> Prediction | list[Prediction]:
+        """Return the Prediction of one picture, or of each in a list, from one forward pass (32 at a time).
+
+        Raises:
+            ImageError: a picture cannot be read; nothing is answered then.
+        """
+        if not isinstance(images, list | tuple):
+            return self._answer([images])[0]
+        batches = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
+        return [prediction for batch in batches for prediction in self._answer(batch)]
+
+    def predict_tensors(self, photos: np.ndarray, batch_size: int = BATCH) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return logits (N, K) and evidence (N, h, w, K), both float32, of uint8 tensors (N, S, S, 3)."""
+        size = self.image_size
+        if photos.dtype != np.uint8 or photos.shape[1:] != (size, size, 3):
+            raise ImageError(f"{self.name} takes uint8 (N, {size}, {size}, 3); make them with hub.images.")
+        parts = []
+        for start in range(0, max(len(photos), 1), batch_size):
+            pixels = photos[start : start + batch_size].transpose(0, 3, 1, 2).astype(np.float32)
+            pixels = pixels / np.float32(127.5) - np.float32(1)
+            parts.append(self._session.run(self._outputs, {"pixel_values": pixels}))
+        logits, *evidence = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        if not np.isfinite(logits).all():
+            raise BundleError(f"{self.name} answers NaN or infinity: its weights are broken; train it anew.")
+        return logits, evidence[0] if evidence else None
+
+    def _answer(self, images: list | tuple) -> list[Prediction]:
+        photos = np.stack([to_tensor(image, self.image_size) for image in images])
+        logits, evidence = self.predict_tensors(photos)
+        maps = [None] * len(logits) if evidence is None else evidence
+        return [
+            Prediction(self.labels[int(row.argmax())], softmax(row), row, map_)
+            for row, map_ in zip(logits, maps, strict=True)
+        ]
+
+    def _ranking(self, prediction: Prediction, top_k: int | None) -> list[dict]:
+        order = np.argsort(-prediction.logits, kind="stable")[:top_k]
+        return [{"label": self.labels[k], "score": float(prediction.probabilities[k])} for k in order]
+
+    # ---- going somewhere
+
+    def to_keras(self) -> keras.Model:
+        """Return the Keras model (imports TensorFlow); a Hub model's model.keras is fetched now."""
+        if self._keras is None:
+            import keras
+
+            path = self._keras_file()
+            try:
+                self._keras = keras.saving.load_model(path, compile=False, safe_mode=True)
+            except Exception as error:  # Keras raises whatever its layers raise
+                message = f"{path} cannot be loaded ({_line(error)}); save the model again."
+                raise BundleError(message) from error
+        return self._keras
+
+    def save_pretrained(
+        self,
+        folder: str | os.PathLike,
+        *,
+        photos: np.ndarray | None = None,
+        metrics: dict | None = None,
+        predictions: Path | pa.Table | None = None,
+        figures: Iterable[Path] | None = None,
+    ) -> Path:
+        """Write the bundle, all or nothing, after checking ONNX against Keras on `photos`.
+
+        Args:
+            folder: made, or replaced if it holds a bundle already.
+            photos: uint8 (N, S, S, 3); may be left out for a model that was loaded, as it was checked before.
+            metrics: for metrics.json; None keeps those of a loaded model. `agreement` is added.
+            predictions: predictions.parquet, a file or an Arrow table; None keeps those of a loaded model.
+            figures: PNG files for figures/; None keeps those of a loaded model.
+
+        Returns:
+            The folder.
+
+        Raises:
+            BundleError: ONNX and Keras differ by more than 1e-4, or the folder holds something else.
+            StorageError: the disk is full or the folder cannot be written.
+            Nothing is written then, and an older bundle stays as it was.
+        """
+        from hub.card import render
+
+        if metrics is None and self.folder and (self.folder / bundle.METRICS).exists():
+            metrics = bundle.read_json(self.folder, bundle.METRICS)
+        metrics = copy.deepcopy(metrics or {})
+        if photos is not None:
+            metrics["agreement"] = self._agreement(photos)
+        elif self.folder is None:
+            raise BundleError(f"{self.name} was never checked; give save_pretrained photos to compare on.")
+        with bundle.replacing(folder) as new:
+            self._write_keras(new / bundle.KERAS)
+            (new / bundle.ONNX).parent.mkdir()
+            (new / bundle.ONNX).write_bytes(self._onnx)
+            bundle.write_json(new, bundle.CONFIG, self.config)
+            bundle.write_json(new, bundle.METRICS, metrics)
+            self._write_predictions(new / bundle.PREDICTIONS, predictions)
+            if figures is None and self.folder:
+                figures = sorted((self.folder / bundle.FIGURES).glob("*.png"))
+            for figure in figures or ():
+                bundle.copy(Path(figure), new / bundle.FIGURES / Path(figure).name)
+            (new / bundle.CARD).write_text(render(self.config, metrics), encoding="utf-8")
+        return Path(folder)
+
+    def _agreement(self, photos: np.ndarray) -> dict:
+        """Compare ONNX with Keras on photos; return the largest differences or raise a BundleError."""
+        import tensorflow as tf
+
+        if not len(photos):
+            raise BundleError("There is no photo to compare ONNX and Keras on; give at least one.")
+        model = self.to_keras()
+        forward = tf.function(lambda pixels: model(pixels, training=False))  # twice as fast as call by call
+        worst = dict.fromkeys(["probability", "evidence"][: len(self._outputs)], 0.0)
+        for start in range(0, len(photos), BATCH):
+            batch = photos[start : start + BATCH]
+            logits, evidence = self.predict_tensors(batch)
+            expected = forward(batch.astype(np.float32))
+            pairs = {"probability": (softmax(logits), softmax(np.asarray(expected["logits"])))}
+            if evidence is not None:
+                pairs["evidence"] = (evidence, np.asarray(expected["evidence"]))
+            for key, (ours, theirs) in pairs.items():
+                worst[key] = float(np.maximum(worst[key], np.abs(ours - theirs).max()))  # NaN stays NaN
+        for key, difference in worst.items():
+            if not difference <= TOLERANCE:
+                raise BundleError(
+                    f"The ONNX file's {key} differs from Keras by {difference:.2g}, more than {TOLERANCE:g}: "
+                    "nothing was written; look for a layer that converts differently."
+                )
+        return {"photos": len(photos), **worst, "tolerance": TOLERANCE}
+
+    def _write_keras(self, target: Path) -> None:
+        if self.folder is not None:
+            bundle.copy(self._keras_file(), target)
+        else:
+            import keras
+
+            # Built anew from the same tensors, it was never compiled: the file has no optimizer state.
+            keras.Model(self._keras.input, self._keras.output, name=self._keras.name).save(target)
+
+    def _write_predictions(self, target: Path, predictions: Path | pa.Table | None) -> None:
+        if predictions is None and self.folder and (self.folder / bundle.PREDICTIONS).exists():
+            predictions = self.folder / bundle.PREDICTIONS
+        if isinstance(predictions, str | os.PathLike):
+            bundle.copy(Path(predictions), target)
+        elif predictions is not None:
+            import pyarrow.parquet
+
+            pyarrow.parquet.write_table(predictions, target)
+
+    def _keras_file(self) -> Path:
+        """Return the path of model.keras, fetched from the same revision for a model of the Hub."""
+        path = self.folder / bundle.KERAS
+        if not path.exists() and self._download:
+            return _snapshot(revision=self.folder.name, files=[bundle.KERAS], **self._download) / bundle.KERAS
+        if not path.exists():
+            raise BundleError(f"{self.folder} has no {bundle.KERAS}; get the whole bundle for this.")
+        return path
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Return probabilities (..., K) float32 of logits (..., K), computed in float64."""
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    return (exponentials / exponentials.sum(axis=-1, keepdims=True)).astype(np.float32)
+
+
+def _refuse_path(name: str, given) -> None:
+    """Raise if what is no folder is no Hub name either: a mistyped path is not looked up on the web."""
+    if given is None:
+        raise BundleError("This copy is without the embedded model; name a folder or a model of the Hub.")
+    if Path(name).exists():
+        raise BundleError(f"{name} is a file; name the folder it lies in.")
+    if not isinstance(given, str) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
+        raise BundleError(f"There is no folder {name}; check the path, or give a Hub name (owner/model).")
+
+
+def _snapshot(repo_id: str, *, files: list[str] = bundle.RUNTIME_FILES, **options) -> Path:
+    """Fetch some files of a Hub model; return the folder they lie in (its name is the commit)."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repo_id, allow_patterns=files, **options))
+    except Exception as error:  # network, access, name and disk errors have no common base class
+        raise BundleError(
+            f"There is no folder {repo_id}, and the Hub gave no such model "
+            f"({type(error).__name__}: {_line(error)}); "
+            "check the name, the connection and, for a private model, the token."
+        ) from error
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error, short enough for a sentence."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:; ")
+    return text if len(text) <= 200 else text[:199] + "…"

@@ -1,0 +1,97 @@
+"""What many tests share: tiny evidence models of stock Keras layers, photos, and a bundle saved from each."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import pytest
+
+SIZE = 32
+LABELS = {2: ["cat", "dog"], 3: ["cat", "dog", "fox"]}
+
+
+def draw_photos(count: int, seed: int) -> np.ndarray:
+    """Pictures (count, 32, 32, 3) uint8: ramps from one random colour to another, with some noise."""
+    rng = np.random.default_rng(seed)
+    ramp = np.linspace(0, 1, SIZE)[:, None, None]
+    left, right = rng.uniform(0, 255, (2, count, 1, 1, 3))
+    pictures = left * ramp + right * (1 - ramp) + rng.normal(0, 20, (count, SIZE, SIZE, 3))
+    return np.clip(pictures, 0, 255).astype(np.uint8)
+
+
+def build_model(labels: int):
+    """An evidence model, 32 pixels to a (4, 4) grid, of the layers that real backbones are made of.
+
+    Random, but for the head: that is fitted by ridge regression to name the strongest of the first K colours.
+    """
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(labels)
+    image = keras.Input((SIZE, SIZE, 3), name="image")
+    x = layers.Rescaling(1 / 127.5, offset=-1)(image)
+    x = layers.Conv2D(16, 3, strides=2, padding="same", use_bias=False)(x)
+    x = layers.BatchNormalization()(x)
+    x = layers.ReLU(6.0)(x)
+    x = layers.DepthwiseConv2D(3, strides=2, padding="same")(x)
+    y = layers.Conv2D(16, 1, activation="swish")(layers.Dropout(0.5)(x))
+    x = layers.Add()([x, y])
+    x = layers.SeparableConv2D(24, 3, strides=2, padding="same")(layers.ZeroPadding2D(((0, 1), (0, 1)))(x))
+    x = layers.MaxPooling2D(2, strides=1)(x)
+    features = layers.ReLU(name="features")(x)
+    evidence = layers.Conv2D(labels, 1, use_bias=False, name="evidence")(features)
+    logits = layers.GlobalAveragePooling2D(name="logits")(evidence)
+    model = keras.Model(image, {"logits": logits, "evidence": evidence}, name=f"tiny_{labels}")
+    for weight in model.weights:  # biases, means and scales away from 0 and 1, so that a lost one is seen
+        if weight.path.endswith(("bias", "beta", "gamma", "moving_mean")):
+            weight.assign(np.random.default_rng(0).uniform(0.3, 0.8, weight.shape))
+
+    colours = draw_photos(500, seed=0).astype(np.float32)
+    truth = np.eye(labels)[colours.mean(axis=(1, 2))[:, :labels].argmax(axis=1)]
+    pooled = np.asarray(keras.Model(image, features)(colours)).mean(axis=(1, 2))
+    kernel = np.linalg.solve(pooled.T @ pooled + 0.1 * np.eye(24), pooled.T @ (8 * truth - 4))
+    model.get_layer("evidence").set_weights([kernel[None, None]])
+    return model
+
+
+@pytest.fixture(scope="session")
+def model_2():
+    """The tiny Keras model for two labels."""
+    return build_model(2)
+
+
+@pytest.fixture(scope="session")
+def model_3():
+    """The tiny Keras model for three labels."""
+    return build_model(3)
+
+
+@pytest.fixture(scope="session")
+def photos() -> np.ndarray:
+    """40 photos that no head was fitted on; more than one batch of 32."""
+    return draw_photos(40, seed=1)
+
+
+@pytest.fixture(scope="session")
+def bundle_2(tmp_path_factory, model_2, photos) -> Path:
+    """A saved bundle for two labels, cat and dog; read it, copy it, but change nothing in it."""
+    return _saved(tmp_path_factory.mktemp("bundle") / "tiny-cats-vs-dogs", model_2, LABELS[2], photos)
+
+
+@pytest.fixture(scope="session")
+def bundle_3(tmp_path_factory, model_3, photos) -> Path:
+    """A saved bundle for three labels; read it, copy it, but change nothing in it."""
+    return _saved(tmp_path_factory.mktemp("bundle") / "tiny-three", model_3, LABELS[3], photos)
+
+
+def _saved(folder: Path, model, labels: list[str], photos: np.ndarray) -> Path:
+    from hub import ImageClassifier
+    from hub.heatmaps import fixed_scale
+
+    evidence = np.asarray(model(photos.astype(np.float32))["evidence"])
+    classifier = ImageClassifier.from_keras(model, labels, evidence_scale=fixed_scale(evidence))
+    return classifier.save_pretrained(folder, photos=photos)
