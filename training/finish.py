@@ -72,14 +72,11 @@ def make_bundle(
 
 def _backbone(settings: dict, origin: str | None) -> dict:
     weights = settings["backbone_weights"]
-    if weights is None:
-        found = "random"
-    else:
-        found = "imagenet, as keras.applications publishes them" if weights == "imagenet" else Path(weights).name
+    found = "imagenet, as keras.applications publishes them" if weights == "imagenet" else Path(weights).name
     return {
         "name": settings["backbone"],
         "weights": origin or found,
-        "license": LICENSES.get(settings["backbone"]) if weights else None,
+        "license": LICENSES.get(settings["backbone"]) if weights != "random" else None,
         "sha256": weights_sha256(weights),
     }
 

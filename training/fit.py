@@ -88,9 +88,9 @@ def _claim(run: Path, settings: dict, photos: Photos) -> None:
     return None
 
 
-def weights_sha256(weights: str | None) -> str | None:
-    """SHA-256 of a weights file; None for weights that are named (or absent) rather than a file."""
-    if weights is None or not Path(weights).is_file():
+def weights_sha256(weights: str) -> str | None:
+    """SHA-256 of a weights file; None for weights that have a name ("imagenet", "random") instead."""
+    if not Path(weights).is_file():
         return None
     with open(weights, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

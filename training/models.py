@@ -5,7 +5,7 @@ import keras
 from hub.errors import DataError
 
 
-def evidence_model(backbone: str, weights: str | None, size: int, labels: int) -> keras.Model:
+def evidence_model(backbone: str, weights: str, size: int, labels: int) -> keras.Model:
     """A `keras.applications` backbone under the evidence head, made of stock Keras layers only.
 
     The head is the usual global average pooling and dense layer with the two (linear) steps swapped, so
@@ -13,7 +13,7 @@ def evidence_model(backbone: str, weights: str | None, size: int, labels: int) -
 
     Args:
         backbone: a name from `keras.applications` whose input is scaled to [-1, 1], such as "MobileNetV2".
-        weights: "imagenet", the path of a weights file, or None for random ones.
+        weights: "imagenet", "random", or the path of a weights file.
         size: side of the input in pixels.
         labels: K, the number of labels.
 
@@ -29,7 +29,7 @@ def evidence_model(backbone: str, weights: str | None, size: int, labels: int) -
     image = keras.Input((size, size, 3), name="image")
     scaled = keras.layers.Rescaling(1 / 127.5, offset=-1, name="to_minus_one_plus_one")(image)
     try:
-        body = build(include_top=False, weights=weights, input_tensor=scaled)
+        body = build(include_top=False, weights=None if weights == "random" else weights, input_tensor=scaled)
     except (ValueError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DataError(f"{backbone} cannot take the weights {weights!r}: {reason}") from error

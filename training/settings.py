@@ -37,7 +37,7 @@ def recipes() -> list[str]:
 def override(settings: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
     """`settings` with `key=value` strings applied, each checked by name and type.
 
-    A value takes the type of the recipe's own value; where that is None, any Python literal or text is taken.
+    A value takes the type of the recipe's own; where that is None, any Python literal or text is taken.
 
     Raises:
         DataError: not of the form key=value, no such setting (the nearest is suggested), or another type.

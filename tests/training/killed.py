@@ -12,8 +12,13 @@ from training.settings import load_recipe
 
 SETTINGS = {
     **load_recipe("cats_vs_dogs_mobilenetv2"),
-    "backbone_weights": None, "size": 32, "epochs": 3, "batch_size": 32, "warmup_steps": 2, "inverse_regularisation": [1.0],
-}  # fmt: skip
+    "backbone_weights": "random",
+    "size": 32,
+    "epochs": 3,
+    "batch_size": 32,
+    "warmup_steps": 2,
+    "inverse_regularisation": [1.0],
+}
 
 if __name__ == "__main__":
     data, run, cache = sys.argv[1:]

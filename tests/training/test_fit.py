@@ -137,7 +137,7 @@ def test_the_head_starts_from_the_logistic_regression(finished, photos, cache):
     from training.models import evidence_model
 
     keras.utils.set_random_seed(settings["seed"])
-    model = evidence_model("MobileNetV2", None, settings["size"], 2)
+    model = evidence_model("MobileNetV2", "random", settings["size"], 2)
     train = photos.subset("train")
     x = fitting.frozen_features(model, train, cache, progress=False)
     regression = LogisticRegression(C=1.0, fit_intercept=False, max_iter=2000).fit(x, train.labels)

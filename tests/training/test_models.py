@@ -8,7 +8,7 @@ from training.models import evidence_model, features_model, freeze_batch_norm
 
 @pytest.fixture(scope="module")
 def model():
-    return evidence_model("MobileNetV2", None, 64, 3)
+    return evidence_model("MobileNetV2", "random", 64, 3)
 
 
 def test_the_mean_of_the_evidence_is_the_logit(model):

@@ -1,0 +1,138 @@
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from hub import ImageClassifier
+from hub.images import open_image, pixel_hash
+from training.cli import app
+from training.evaluate import read_predictions
+
+from .conftest import draw, encode, write
+
+RECIPE = "cats_vs_dogs_mobilenetv2"
+SMALL = ["size=32", "epochs=1", "batch_size=64", "warmup_steps=1", "inverse_regularisation=[1.0]"]
+
+
+def run(*arguments, code=0):
+    """What the command prints; its refusals are raised."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def trained(shapes, tmp_path_factory):
+    """A run by the command, from a data folder to a bundle with its test split opened."""
+    folder = tmp_path_factory.mktemp("cli")
+    elsewhere = write(folder / "elsewhere", {"test": [(encode(draw(i % 2, 5000 + i)), i % 2) for i in range(24)]})
+    sets = [part for assignment in SMALL for part in ("--set", assignment)]
+    printed = run(
+        "fit", RECIPE, "--data", shapes, "--backbone-weights", "random", *sets, "--run", folder / "run",
+        "--cache", folder / "cache", "--open-test", "--elsewhere", elsewhere, "--data-name", "someone/shapes",
+    )  # fmt: skip
+    return folder, printed
+
+
+def test_fit_leaves_a_bundle_that_answers_with_evidence(trained):
+    folder, printed = trained
+    assert "train 2" in printed  # the class shares
+    classifier = ImageClassifier.from_pretrained(folder / "run" / "bundle")
+    prediction = classifier.predict(draw(0, 1))
+    assert prediction.evidence.shape == (1, 1, 2)
+    np.testing.assert_allclose(prediction.evidence.mean((0, 1)), prediction.logits, atol=1e-6)
+    assert classifier.labels == ["disc", "square"]
+
+
+def test_the_bundle_accounts_for_itself(trained, shapes):
+    folder, _ = trained
+    bundle = folder / "run" / "bundle"
+    names = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
+    assert names == {
+        "model.keras", "onnx/model.onnx", "config.json", "metrics.json", "predictions.parquet", "README.md",
+    }  # fmt: skip
+    metrics = json.loads((bundle / "metrics.json").read_text())
+    assert metrics["dataset"]["name"] == "someone/shapes"
+    assert metrics["dataset"]["image_size"] == "48 × 48"
+    assert metrics["training"]["command"] == f"python -m training fit {RECIPE} " + " ".join(
+        f"--set '{s}'" if "[" in s else f"--set {s}" for s in SMALL
+    )
+    assert metrics["elsewhere"]["elsewhere"]["photos"] == 24
+    assert metrics["agreement"]["probability"] <= 1e-4
+    record = read_predictions(bundle)
+    assert len(record.subset("test")) == metrics["test"]["photos"]
+    assert str(shapes) not in (bundle / "README.md").read_text() + (bundle / "metrics.json").read_text()
+    scale = json.loads((bundle / "config.json").read_text())["evidence"]["scale"]
+    shown = np.abs(np.diff(record.subset("validation").evidence, axis=-1))
+    assert scale == pytest.approx(np.percentile(shown, 99), rel=1e-5)
+
+
+def test_every_figure_is_drawn(trained):
+    folder, _ = trained
+    kinds = ("roc", "precision_recall", "confusion_matrix", "reliability")
+    names = {f"{split}_{kind}.png" for split in ("validation", "test") for kind in kinds}
+    found = {path.name for path in (folder / "run" / "figures").glob("*.png")}
+    assert names | {"validation_learning_curves.png"} <= found
+    for path in (folder / "run" / "figures").glob("*.png"):
+        assert min(Image.open(path).size) > 300
+
+
+def test_evaluate_repeats_the_bundles_numbers(trained, shapes):
+    folder, _ = trained
+    printed = run("evaluate", folder / "run" / "bundle", "--data", shapes, "--cache", folder / "cache")
+    assert "The test numbers repeat to the printed digit." in printed
+    assert "The validation numbers repeat to the printed digit." in printed
+
+
+def test_evaluate_on_other_pictures_claims_no_test_score(trained):
+    folder, _ = trained
+    printed = run("evaluate", folder / "run" / "bundle", "--data", folder / "elsewhere", "--cache", folder / "cache")
+    assert "not a test score" in printed
+
+
+def test_without_open_test_no_test_picture_is_answered(trained, shapes):
+    folder, _ = trained
+    sets = [part for assignment in SMALL for part in ("--set", assignment)]
+    (folder / "closed").mkdir()
+    for name in ("settings.json", "head.npz", "checkpoint.npz", "history.csv"):  # the same run, not trained again
+        (folder / "closed" / name).write_bytes((folder / "run" / name).read_bytes())
+    printed = run(
+        "fit", RECIPE, "--data", shapes, "--backbone-weights", "random", *sets, "--run", folder / "closed",
+        "--cache", folder / "cache",
+    )  # fmt: skip
+    assert "Test split" not in printed
+    metrics = json.loads((folder / "closed" / "bundle" / "metrics.json").read_text())
+    assert "test" not in metrics
+    record = read_predictions(folder / "closed" / "bundle")
+    assert set(record.splits) == {"validation"}
+    test = {pixel_hash(open_image(encode(draw(i % 2, i)))) for i in range(320)} - set(record.hashes)
+    assert len(test) > 250
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["fit", "cats_vs_dogs_mobilenet"], "did you mean 'cats_vs_dogs_mobilenetv2'"),
+        (["fit", RECIPE, "--set", "epoch=3"], "did you mean 'epochs'"),
+        (["fit", RECIPE, "--data", "no-such-folder/here/it/is"], "No data set could be loaded"),
+        (["evaluate", "no-such-folder/here/it/is", "--data", "x"], "There is no folder"),
+    ],
+)
+def test_a_refusal_is_one_sentence_and_exit_code_2(arguments, sentence, tmp_path):
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "training", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=os.getcwd())
+    assert result.returncode == 2
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
+    assert len([line for line in result.stderr.splitlines() if sentence in line]) == 1
+
+
+def test_help_teaches():
+    assert "--open-test" in run("fit", "--help")
+    assert "fit" in run("--help")
