@@ -30,7 +30,7 @@ train: $(STAMPS)/training
 	$(BIN)/python -m training fit cats_vs_dogs_mobilenetv2 $(ARGS)
 
 screenshot: $(STAMPS)/dev
-	$(BIN)/python -m docs.screenshot $(ARGS)
+	$(BIN)/python -m tests.browser.screenshot $(ARGS)
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache build dist *.egg-info

@@ -1,0 +1,187 @@
+"""The real page in a real browser: app.py in a process of its own, and the system's Chromium."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage.data import chelsea
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = (
+    "--no-sandbox",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-gpu",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+)
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def app(*arguments: object, folder: Path) -> Iterator[str]:
+    """Run app.py until the block ends; gives its address. `folder` takes its log and its uploads."""
+    port = free_port()
+    address = f"http://127.0.0.1:{port}/"
+    command = [sys.executable, str(ROOT / "app.py"), "--port", str(port), *map(str, arguments)]
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    environment.pop("GRADIO_TEMP_DIR", None)
+    with (folder / "app.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            for _ in range(600):
+                try:
+                    urllib.request.urlopen(address).close()
+                    break
+                except OSError:
+                    said = (folder / "app.log").read_text()
+                    assert process.poll() is None, f"app.py ended: {said}"
+                    time.sleep(0.1)
+            else:
+                raise AssertionError(f"app.py did not answer within a minute: {said}")
+            yield address
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+    # Whoever stops the app takes the visitors' pictures along.
+    assert not list(folder.glob("uploads-*"))
+
+
+@contextmanager
+def chromium() -> Iterator:
+    """Start the system's Chromium; gives a Playwright browser."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """The browser, once for all tests; where there is none, its tests are skipped with this reason."""
+    if not shutil.which(CHROMIUM):
+        pytest.skip(f"{CHROMIUM} is not installed (apt-get install chromium), so the page was not tried in a browser")
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory) -> Path:
+    """A folder for --samples: one cat, 451 x 300, called `my_cat`."""
+    folder = tmp_path_factory.mktemp("pictures")
+    Image.fromarray(np.asarray(chelsea())).save(folder / "my_cat.jpg", quality=95)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def address(browser, bundle_2, pictures, tmp_path_factory):
+    """The address of app.py with the tiny cat-or-dog bundle."""
+    with app("--model", bundle_2, "--samples", pictures, folder=tmp_path_factory.mktemp("app")) as address:
+        yield address
+
+
+class Tab:
+    """A browser tab on the page that notes what must not happen: errors, and requests to other hosts."""
+
+    def __init__(self, context, address: str):
+        self.page = context.new_page()
+        self.page.set_default_timeout(15_000)
+        self.errors: list[str] = []
+        self.elsewhere: list[str] = []
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("console", lambda line: self.errors.append(line.text) if line.type == "error" else None)
+        local = (address, "data:", "blob:", address.replace("http", "ws", 1))
+        context.on(
+            "request", lambda request: None if request.url.startswith(local) else self.elsewhere.append(request.url)
+        )
+        self.page.goto(address, wait_until="domcontentloaded")
+        self.page.locator("#samples button").first.wait_for()
+
+    def click_sample(self, index: int = 0) -> None:
+        """Click a sample and wait until its answer and its map are there."""
+        self.page.locator("#samples button").nth(index).click()
+        self.wait_for_answer()
+
+    def wait_for_answer(self) -> None:
+        """Wait for the sentence, and for the coloured picture if there is one."""
+        self.page.locator("#verdict .verdict").wait_for()
+        self.page.wait_for_function("document.querySelector('#picture img')?.naturalWidth > 0")
+
+    def picture(self) -> np.ndarray:
+        """The coloured picture as the browser shows it, (h, w, 3), signed so that differences can be taken."""
+        numbers = self.page.evaluate(
+            """() => {
+                const image = document.querySelector("#picture img");
+                const canvas = document.createElement("canvas");
+                [canvas.width, canvas.height] = [160, 106];
+                const context = canvas.getContext("2d");
+                context.drawImage(image, 0, 0, 160, 106);
+                return [...context.getImageData(0, 0, 160, 106).data];
+            }"""
+        )
+        return np.array(numbers).reshape(106, 160, 4)[..., :3]
+
+    def picture_after(self, action) -> np.ndarray:
+        """The coloured picture once `action` has changed it."""
+        before = self.page.locator("#picture img").get_attribute("src")
+        action()
+        self.page.wait_for_function(
+            """(before) => {
+                const image = document.querySelector("#picture img");
+                return image && image.src !== before && image.complete && image.naturalWidth > 0;
+            }""",
+            arg=before,
+        )
+        return self.picture()
+
+
+@pytest.fixture(params=[(1280, 800), (390, 844)], ids=["desktop", "phone"])
+def viewport(request) -> dict[str, int]:
+    """A desktop's and a phone's window."""
+    return dict(zip(("width", "height"), request.param, strict=True))
+
+
+@pytest.fixture
+def tab(browser, address, viewport):
+    """A fresh tab at one of the sizes; when the test is over, nothing bad may have happened in it."""
+    yield from opened(browser, address, viewport)
+
+
+@pytest.fixture
+def desktop_tab(browser, address):
+    """A fresh tab at desktop size only, for what does not depend on the size."""
+    yield from opened(browser, address, {"width": 1280, "height": 800})
+
+
+def opened(browser, address: str, viewport: dict[str, int]):
+    """Open a tab, hand it over, and check it and its width at the end."""
+    context = browser.new_context(viewport=viewport, permissions=["camera", "clipboard-read", "clipboard-write"])
+    tab = Tab(context, address)
+    yield tab
+    assert tab.errors == []
+    assert tab.elsewhere == []
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+    context.close()

@@ -1,0 +1,161 @@
+"""What a hostile visitor sends, and that nothing comes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import gradio as gr
+import pytest
+from gradio import processing_utils
+from gradio.data_classes import ImageData
+from PIL import Image
+
+from space import guards
+from tests.space.conftest import file_data
+
+
+@pytest.fixture
+def folder():
+    """A fresh upload folder."""
+    with guards.upload_folder() as folder:
+        yield folder
+
+
+def encoded(image: Image.Image, form: str) -> bytes:
+    """The bytes of a picture's file."""
+    data = io.BytesIO()
+    image.save(data, form)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize(("mode", "form"), [("CMYK", "JPEG"), ("I;16", "PNG"), ("P", "GIF"), ("LA", "PNG")])
+def test_an_upload_arrives_byte_for_byte(folder, mode, form):
+    """Gradio's own component would convert these, so the model would see other pixels than in hub."""
+    path = folder / "photo.bin"
+    path.write_bytes(encoded(Image.new(mode, (8, 8)), form))
+    before = path.read_bytes()
+    given = guards.photo().preprocess(ImageData(path=str(path), orig_name="photo.bin"))
+    assert Path(given) == path.resolve()
+    assert path.read_bytes() == before
+
+
+def test_text_named_jpg_is_left_to_the_decoder(folder):
+    (folder / "notes.jpg").write_text("hello")
+    assert guards.photo().preprocess(ImageData(path=str(folder / "notes.jpg")))
+
+
+def test_only_uploads_may_be_read(folder, tmp_path):
+    secret = tmp_path / "secret.png"
+    Image.new("RGB", (8, 8)).save(secret)
+    (folder / "link.png").symlink_to(secret)
+    (folder / "folder").mkdir()
+    attempts = [secret, folder / "link.png", folder / ".." / secret.name, folder / "folder", folder / "missing.png"]
+    for path in [*map(str, attempts), "", None, "a\0b", "x" * 10_000, "https://huggingface.co/photo.png"]:
+        with pytest.raises(gr.Error, match="upload it again") as caught:
+            guards.uploaded(path)
+        assert str(folder) not in caught.value.message
+
+
+def test_the_upload_folder_goes_with_the_process(monkeypatch):
+    monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
+    with guards.upload_folder() as folder:
+        assert os.environ["GRADIO_TEMP_DIR"] == str(folder)
+        (folder / "photo.jpg").write_bytes(b"")
+    assert not folder.exists()
+    assert "GRADIO_TEMP_DIR" not in os.environ
+
+
+@pytest.fixture
+def secret(tmp_path) -> Path:
+    """A picture outside the upload folder that the server's user may read."""
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "secret.png")
+    return tmp_path / "secret.png"
+
+
+def attacks(secret: Path) -> dict[str, dict]:
+    """Payloads for the picture, by what they try."""
+    data = "data:image/png;base64," + base64.b64encode(secret.read_bytes()).decode()
+    return {
+        "a path": file_data(str(secret)),
+        "a path without meta": {"path": str(secret)},
+        "a path called a stream": file_data(str(secret), is_stream=True),
+        "a data: address beside a path": file_data(str(secret), url=data),
+        "a data: address without path": {"url": data, "meta": {"_type": "gradio.FileData"}},
+        "a web address": file_data("https://huggingface.co/front/assets/huggingface_logo.svg"),
+        "a local address": file_data("http://127.0.0.1:1/photo.png"),
+        "an SVG by name": file_data(str(secret), orig_name="photo.svg"),
+    }
+
+
+@pytest.mark.parametrize("attack", list(attacks(Path(os.devnull))))
+def test_no_payload_reads_another_file_or_fetches_one(visitor, secret, attack):
+    assert visitor.send("samples", event={"index": 0})["success"]  # an event that has set the picture anew
+    message = visitor.send("photo", attacks(secret)[attack], "Evidence", 0.65)
+    text = str(message)
+    assert not message["success"]
+    assert not any(leak in text for leak in ("Traceback", str(secret), os.environ["GRADIO_TEMP_DIR"], "%"))
+
+
+def test_no_other_control_fetches_a_file(visitor):
+    message = visitor.send("opacity", None, "cat", "Evidence", file_data("https://huggingface.co/robots.txt"))
+    assert not message["success"]
+
+
+def test_gradio_has_no_way_to_fetch(address_2):
+    with pytest.raises(gr.Error, match="not fetched"):
+        asyncio.run(processing_utils.async_ssrf_protected_get("https://huggingface.co/robots.txt"))
+    for path in ("file=https://huggingface.co/robots.txt", "proxy=https://huggingface.co/robots.txt"):
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(f"{address_2}gradio_api/{path}")
+        assert caught.value.code in (400, 403, 404)
+
+
+def test_files_outside_the_upload_folder_are_not_served(address_2, secret):
+    for path in (secret, "/etc/passwd", Path(guards.__file__)):
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(f"{address_2}gradio_api/file={path}")
+        assert caught.value.code == 403
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("notes.jpg", b"this is text\n" * 20, "notes.jpg is text, not a picture"),
+        ("empty.png", b"", "empty.png is empty (0 bytes)"),
+        ("drawing.svg", b"<svg xmlns='http://www.w3.org/2000/svg'></svg>", "is an SVG drawing"),
+        ("bomb.png", encoded(Image.new("1", (12000, 12000)), "PNG"), "megapixel"),
+    ],
+)
+def test_what_is_no_picture_gets_one_sentence(visitor, name, content, sentence):
+    message = visitor.ask(content, name)
+    assert message["success"]  # an answer in the page, not an error
+    verdict, views = message["output"]["data"][1:3]
+    assert verdict.startswith("<p class='refusal' role='alert'>")
+    assert sentence in verdict
+    assert "/" not in verdict.replace("</p>", "")
+    assert views["visible"] is False
+
+
+def test_a_file_that_is_too_large_is_refused(visitor):
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        visitor.upload("large.jpg", bytes(33 * 2**20))
+    assert caught.value.code == 413
+
+
+def test_a_good_picture_is_still_answered(visitor, cat):
+    message = visitor.ask(cat.read_bytes())
+    assert message["success"]
+    assert "class='verdict'" in message["output"]["data"][1]
+    assert message["output"]["data"][5]["value"]["path"].endswith(".jpeg")
+
+
+def test_nothing_is_reported_or_offered_beside_the_page(visitor):
+    assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
+    assert visitor.config["analytics_enabled"] is False
+    assert all(event["api_visibility"] == "private" for event in visitor.config["dependencies"])

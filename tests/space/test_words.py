@@ -1,0 +1,138 @@
+"""The sentences and numbers of the page, on maps small enough to check by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hub import Prediction
+from hub.classifier import softmax
+from space import words
+
+
+def prediction(evidence) -> Prediction:
+    """The prediction that an evidence map (h, w, K) adds up to."""
+    evidence = np.asarray(evidence, np.float32)
+    logits = evidence.mean(axis=(0, 1))
+    return Prediction("cat", softmax(logits), logits, evidence)
+
+
+# 2 x 2 cells, cat and dog; cat − dog is 8, 1, −1, 0, so its mean is +2.
+TWO = prediction([[[6, -2], [1, 0]], [[0, 1], [3, 3]]])
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0.5, "50.0 %"),
+        (0.98765, "98.8 %"),
+        (0.99949, "99.9 %"),
+        (0.9999, "more than 99.9 %"),
+        (1.0, "more than 99.9 %"),
+        (0.0004, "less than 0.1 %"),
+        (0.0006, "0.1 %"),
+    ],
+)
+def test_percent_never_claims_certainty(share, text):
+    assert words.percent(share) == text
+
+
+def test_signed_uses_a_true_minus_and_no_minus_zero():
+    assert [words.signed(value) for value in (1.234, -1.236, -0.001)] == ["+1.23", "−1.24", "+0.00"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "where"),
+    [
+        ((0, 0), "in the upper left"),
+        ((0, 3), "at the top"),
+        ((1, 5), "in the upper right"),
+        ((2, 6), "on the right"),
+        ((3, 3), "in the middle"),
+        ((6, 0), "in the lower left"),
+        ((6, 4), "at the bottom"),
+    ],
+)
+def test_place_of_the_largest_cell(cell, where):
+    values = np.zeros((7, 7))
+    values[cell] = 1
+    assert words.place(values) == where
+
+
+def test_place_is_silent_where_nothing_stands_out():
+    assert words.place(np.full((7, 7), 2.0)) is None
+    assert words.place(-np.arange(1.0, 50).reshape(7, 7)) is None
+    assert words.place(np.ones((1, 1))) is None
+
+
+def test_verdict_says_label_probability_and_place():
+    text = words.verdict(TWO, ["cat", "dog"])
+    assert text == "<strong>Cat, 88.1 %.</strong> <span>The strongest evidence for it lies in the upper left.</span>"
+
+
+def test_verdict_without_a_map_says_no_place():
+    plain = Prediction("cat", TWO.probabilities, TWO.logits, None)
+    assert words.verdict(plain, ["cat", "dog"]) == "<strong>Cat, 88.1 %.</strong>"
+
+
+def test_verdict_does_not_choose_in_a_tie():
+    tie = prediction(np.zeros((2, 2, 3)))
+    assert "Undecided" in words.verdict(tie, ["cat", "dog", "fox"])
+    assert "Cat and dog get 33.3 % each" in words.verdict(tie, ["cat", "dog", "fox"])
+
+
+def test_account_of_two_labels_adds_up_to_the_log_odds():
+    text = words.account(TWO, ["cat", "dog"], 0)
+    assert "<b>+2.00</b><span>mean of the 4 cells" in text
+    assert "of cat against dog" in text
+    assert "<b>88.1 %</b><span>cat: 1 / (1 + e<sup>−2.00</sup>)" in text
+    other = words.account(TWO, ["cat", "dog"], 1)
+    assert "<b>−2.00</b>" in other
+    assert "<b>11.9 %</b><span>dog: 1 / (1 + e<sup>+2.00</sup>)" in other
+
+
+def test_account_of_three_labels_is_the_logit_less_the_mean():
+    three = prediction([[[3, 0, 0]], [[5, 2, -4]]])  # logits 4, 1, −2: mean 1
+    text = words.account(three, ["cat", "dog", "fox"], 2)
+    assert "<b>−3.00</b><span>mean of the 2 cells" in text
+    assert "<b>−2.00</b><span>logit of fox" in text
+    assert "<b>+1.00</b><span>mean of all logits" in text
+
+
+def test_shares_are_sorted_and_cut():
+    labels = [f"label {index}" for index in range(12)]
+    many = prediction(np.arange(12.0).reshape(1, 1, 12))
+    text = words.shares(many, labels)
+    assert text.count("<li>") == 10
+    assert text.index("label 11") < text.index("label 10")
+    assert "label 0<" not in text
+
+
+def test_bar_names_its_ends_and_ticks():
+    text = words.bar(["cat", "dog"], 1, 6.5, 0.5, signed_map=True)
+    assert "speaks for cat</span><span>speaks for dog" in text
+    assert "<span>−6.5</span><span>0</span><span>+6.5 logits</span>" in text
+    assert "rgb(5 113 176), rgb(255 255 255), rgb(202 0 32)" in text
+    assert "opacity: 0.50" in text
+    assert "speaks against fox" in words.bar(["cat", "dog", "fox"], 2, 6.5, 0.5, signed_map=True)
+    positive = words.bar(["cat", "dog"], 1, 6.5, 0.5, signed_map=False)
+    assert "<span>0</span><span>+3.2</span><span>+6.5 logits</span>" in positive
+
+
+def test_whatever_a_bundle_calls_its_labels_stays_text():
+    labels = ["<script>alert(1)</script>", "{{dog}} & '\"co"]
+    everything = [
+        words.verdict(TWO, labels),
+        words.shares(TWO, labels),
+        words.account(TWO, labels, 1),
+        words.bar(labels, 1, 1.0, 1.0, signed_map=True),
+        words.about_evidence(labels, 1, (7, 7)),
+        words.about_grad_cam(labels, 0),
+    ]
+    assert not any("<script" in text or "{{" in text or "'\"co" in text for text in everything)
+
+
+def test_choices_are_named():
+    assert words.one_of(["cat", "dog"]) == "cat or dog"
+    assert words.one_of(["cat", "dog", "fox"]) == "cat, dog or fox"
+    assert words.one_of([str(digit) for digit in range(10)]) == "one of 10 labels"
