@@ -1,0 +1,1 @@
+"""Measurements beside what people use today, each a command that prints its own table."""

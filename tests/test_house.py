@@ -1,0 +1,254 @@
+"""The house in order: pins, the Space's front matter, imports that are declared, commands that exist."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+from PIL import Image
+from skimage.data import chelsea
+
+ROOT = Path(__file__).parent.parent
+SPACE, TRAINING, DEV = "requirements.txt", "requirements-training.txt", "requirements-dev.txt"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+COLOURS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}  # the ones a Space may have
+LARGE = {"tensorflow", "tensorflow-cpu", "keras", "torch", "jax", "datasets", "scikit-learn", "matplotlib"}
+
+
+def requirements(name: str) -> list[Requirement]:
+    """The requirements of a file and of the files it includes."""
+    found = []
+    for line in (ROOT / name).read_text(encoding="utf-8").splitlines():
+        line = line.partition("#")[0].strip()
+        if line.startswith("-r "):
+            found += requirements(line.removeprefix("-r ").strip())
+        elif line:
+            found.append(Requirement(line))
+    return found
+
+
+def names(found: list[Requirement]) -> set[str]:
+    """Their packages' names, spelt one way."""
+    return {canonicalize_name(requirement.name) for requirement in found}
+
+
+def needed(roots: list[Requirement]) -> set[str]:
+    """Every package that pip brings for `roots` on this machine, by what the installed ones declare."""
+    seen: set[tuple[str, str]] = set()
+    waiting = [(requirement, extra) for requirement in roots for extra in ("", *requirement.extras)]
+    while waiting:
+        requirement, extra = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        if (name, extra) in seen:
+            continue
+        seen.add((name, extra))
+        for text in metadata.requires(name) or []:
+            inner = Requirement(text)
+            if inner.marker is None or inner.marker.evaluate({**default_environment(), "extra": extra}):
+                waiting += [(inner, e) for e in ("", *inner.extras)]
+    return {name for name, _ in seen}
+
+
+def front_matter() -> dict:
+    """The YAML block at the top of README.md."""
+    block = re.match(r"---\n(.*?)\n---\n", README, re.DOTALL)
+    assert block, "README.md must begin with the Space's YAML block"
+    return yaml.safe_load(block[1])
+
+
+def imported(path: Path, *, at_import: bool) -> set[str]:
+    """Top-level packages a file imports: all of them, or only those that its own import brings."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if at_import and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            return
+        if isinstance(node, ast.Try) and any("ImportError" in ast.dump(handler) for handler in node.handlers):
+            return  # a plug-in that may be missing
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            if not at_import:
+                found.update(*(imports_of(child) for child in node.body))
+            return
+        found.update(imports_of(node))
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    def imports_of(node: ast.AST) -> set[str]:
+        if isinstance(node, ast.Import):
+            return {alias.name.split(".")[0] for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            return {node.module.split(".")[0]}
+        return set()
+
+    visit(ast.parse(path.read_text(encoding="utf-8")))
+    return found - set(sys.stdlib_module_names)
+
+
+def undeclared(files: list[Path], declared: set[str], *, at_import: bool) -> list[str]:
+    """`file: package` for each third-party import that no declared requirement provides."""
+    own = {path.name for path in ROOT.iterdir() if path.is_dir()} | {path.stem for path in ROOT.glob("*.py")}
+    providers = metadata.packages_distributions()
+    return [
+        f"{path.relative_to(ROOT)}: {package}"
+        for path in files
+        for package in sorted(imported(path, at_import=at_import) - own)
+        if not {canonicalize_name(name) for name in providers.get(package, [])} & declared
+    ]
+
+
+def python_files(*rooms: str) -> list[Path]:
+    """The Python files of some rooms and of the root's door, app.py, where it is named."""
+    return [
+        path
+        for room in rooms
+        for path in ([ROOT / room] if room.endswith(".py") else (ROOT / room).rglob("*.py"))
+    ]
+
+
+@pytest.mark.parametrize("name", [SPACE, TRAINING, DEV])
+def test_every_requirement_is_pinned(name):
+    """One exact version each, and the tests run on just that version."""
+    for requirement in requirements(name):
+        assert re.fullmatch(r"==[^*,]+", str(requirement.specifier)), f"{requirement} in {name} is not pinned"
+        if requirement.marker is None or requirement.marker.evaluate():
+            assert metadata.version(requirement.name) in requirement.specifier
+
+
+def test_one_tensorflow_for_every_machine():
+    """Wherever training is installed, exactly one of the two TensorFlow packages is chosen."""
+    machines = [("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"), ("win32", "AMD64")]
+    for system, processor in machines:
+        environment = {"sys_platform": system, "platform_machine": processor}
+        chosen = [
+            requirement.name
+            for requirement in requirements(TRAINING)
+            if requirement.name.startswith("tensorflow") and requirement.marker.evaluate(environment)
+        ]
+        small = (system, processor) in {("linux", "x86_64"), ("win32", "AMD64")}
+        assert chosen == ["tensorflow-cpu" if small else "tensorflow"]
+
+
+def test_space_stays_light():
+    """Neither the Space's packages nor theirs bring TensorFlow, Keras or the tools of training."""
+    assert not needed(requirements(SPACE)) & LARGE
+
+
+def test_imports_are_declared():
+    """What a room imports stands in the file that installs it; lazy imports are the asker's."""
+    light = [
+        path for path in python_files("hub") if path != ROOT / "hub" / "export.py"
+    ]  # export is itself lazy
+    package = names([Requirement(text) for text in PROJECT["dependencies"]])
+    assert undeclared(light, package, at_import=True) == []
+    assert undeclared(python_files("app.py", "space"), names(requirements(SPACE)), at_import=True) == []
+    assert undeclared(python_files("hub", "training"), names(requirements(TRAINING)), at_import=False) == []
+    everything = python_files("app.py", "space", "tests", "benchmarks", "docs")
+    assert undeclared(everything, names(requirements(DEV)), at_import=False) == []
+
+
+def test_package_accepts_what_was_tested():
+    """The ranges a downloader gets hold the pinned versions, the training extra's included."""
+    pins = {
+        canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in requirements(TRAINING)
+    }
+    extras = PROJECT["optional-dependencies"]
+    for text in [*PROJECT["dependencies"], *extras["keras"], *extras["training"]]:
+        requirement = Requirement(text)
+        if canonicalize_name(requirement.name) != canonicalize_name(PROJECT["name"]):
+            assert pins[canonicalize_name(requirement.name)] in requirement.specifier
+
+
+def test_front_matter():
+    """The Space can start from README.md: the keys it knows, within its limits, agreeing with the files."""
+    space = front_matter()
+    assert space["sdk"] == "gradio"
+    assert f"gradio=={space['sdk_version']}" in (ROOT / SPACE).read_text(encoding="utf-8").splitlines()
+    assert Version(space["python_version"]) in Requirement(f"x{PROJECT['requires-python']}").specifier
+    assert (ROOT / space["app_file"]).is_file()
+    assert {space["colorFrom"], space["colorTo"]} <= COLOURS
+    assert len(space["emoji"]) == 1
+    assert 0 < len(space["short_description"]) <= 60
+    assert space["license"] == PROJECT["license"].lower() == "apache-2.0"
+
+
+def test_licence_is_whole():
+    """The text of Apache-2.0, from its title to the end of its appendix."""
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert text.split()[:4] == ["Apache", "License", "Version", "2.0,"]
+    assert text.rstrip().endswith("limitations under the License.")
+
+
+def test_readme_points_at_what_exists():
+    """Each local link and picture is there, each `make` target too, and no gap is left to fill."""
+    for target in re.findall(r"\]\(([^)#\s]+)", README):
+        assert target.startswith("http") or (ROOT / target).exists(), f"README.md points at {target}"
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(
+        r"\bmake ([a-z]+)", " ".join(re.findall(r"`[^`]+`|^    .*$", README, re.MULTILINE))
+    ):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"README.md names make {target}"
+    assert "{{" not in README
+
+
+def test_readme_python_runs(tmp_path, monkeypatch):
+    """What README.md shows in Python works when it is copied out, top to bottom."""
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(chelsea()).save("photo.jpg")
+    names: dict = {}
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    for block in blocks:
+        exec(block, names)
+    assert len(blocks) == 2
+    assert names["prediction"].label == "cat"
+    assert Image.open("evidence.png").size == (451, 300)
+
+
+def test_make_says_which_python_is_missing(tmp_path):
+    """Without a suitable Python, make stops with one sentence and leaves nothing behind."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    shutil.copy(ROOT / SPACE, tmp_path)
+    done = subprocess.run(["make", "app", "PYTHON=false"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode != 0
+    sentence, *rest = done.stderr.strip().splitlines()
+    assert sentence.startswith("No Python 3.11 or newer")
+    assert all(line.startswith("make") for line in rest)
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_make_installs_once(tmp_path):
+    """Set-up runs when requirements are newer than the stamp, and not again; the page needs only its own."""
+    for name in ("Makefile", SPACE, TRAINING, DEV):
+        shutil.copy(ROOT / name, tmp_path)
+
+    def planned(target: str) -> str:
+        done = subprocess.run(
+            ["make", "-n", target], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    assert "--requirement requirements.txt" in planned("app")
+    assert TRAINING not in planned("app")
+    assert f"--requirement {DEV}" in planned("test")
+    stamps = tmp_path / ".venv" / "stamps"
+    stamps.mkdir(parents=True)
+    for stamp in ("app", "training", "dev"):
+        (stamps / stamp).touch()
+    assert "pip install" not in planned("app") + planned("train") + planned("test")
+    later = (stamps / "dev").stat().st_mtime + 10
+    os.utime(tmp_path / TRAINING, (later, later))
+    assert "pip install" not in planned("app")
+    assert "pip install" in planned("test")
