@@ -117,9 +117,7 @@ def _model_name(config: dict) -> str:
         return config["name"]
     names = _labels(config)
     subject = "-".join(names) if len(names) <= 4 else f"{len(names)}-labels"
-    return re.sub(r"[^a-z0-9-]+", "-", f"{subject}-{config.get('model_type', 'classifier')}".lower()).strip(
-        "-"
-    )
+    return re.sub(r"[^a-z0-9-]+", "-", f"{subject}-{config.get('model_type', 'classifier')}".lower()).strip("-")
 
 
 # Sections ---------------------------------------------------------------------------------------------------
@@ -156,8 +154,7 @@ def _use(config: dict) -> str:
     names = _labels(config)
     return _paragraphs(
         "## Use, and what not to use it for",
-        f"For photos that show {_listed(names, 'or')}, and for learning how a network's answer can be taken "
-        "apart.",
+        f"For photos that show {_listed(names, 'or')}, and for learning how a network's answer can be taken apart.",
         "Not for photos that show none of these or several at once: the model knows no other label and "
         "cannot answer that it is none of them; its probabilities always sum to one over the labels above. "
         "Not for drawings, renderings or other pictures unlike the training photos. Not where a wrong answer "
@@ -172,8 +169,7 @@ def _loading(config: dict) -> str:
     evidence = [f"answer.evidence                   # array {shape}; its mean over the cells is the logits"]
     return _paragraphs(
         "## How to load it",
-        "With the `hub` package of this project (`pip install .` in its folder; ONNX Runtime, no "
-        "TensorFlow):",
+        "With the `hub` package of this project (`pip install .` in its folder; ONNX Runtime, no TensorFlow):",
         "\n".join(
             [
                 "```python",
@@ -197,9 +193,7 @@ def _data(metrics: dict) -> str:
     data = metrics.get("dataset")
     if not data:
         return _paragraphs("## Data", "Nothing is recorded about the training data.")
-    return _paragraphs(
-        "## Data and its faults", _pictures(data), _splits_table(data), _faults(data), _licence(data)
-    )
+    return _paragraphs("## Data and its faults", _pictures(data), _splits_table(data), _faults(data), _licence(data))
 
 
 def _pictures(data: dict) -> str:
@@ -207,7 +201,8 @@ def _pictures(data: dict) -> str:
     photos = f"{count:,} photos" if count is not None else "Photos"
     stored = _stored_size(data.get("image_size"))
     stored = f", stored at {stored} pixels" if stored else ""
-    return f"{photos} of the data set `{_data_name(data)}`{stored}."
+    note = f" {data['note']}" if data.get("note") else ""
+    return f"{photos} of the data set `{_data_name(data)}`{stored}.{note}"
 
 
 def _splits_table(data: dict) -> str:
@@ -271,6 +266,7 @@ def _training(metrics: dict) -> str:
         ("Recipe", f"`{training['recipe']}`" if training.get("recipe") else None),
         ("Epochs", training.get("epochs")),
         ("Time", duration(seconds) if seconds is not None else None),
+        ("Temperature", f"{training['temperature']:.3f}, fitted on validation" if "temperature" in training else None),
         ("Started", training.get("started")),
         ("Training photos left out", f"{left_out:,}" if left_out else None),
         ("Machine", _pairs(training.get("machine"))),
@@ -293,13 +289,9 @@ def _results(config: dict, metrics: dict) -> str:
         return _paragraphs("## Results", "Nothing was measured.")
     names = _labels(config)
     head = ["", *(f"{title}, {scores['photos']:,} photos" for title, scores in scored.items())]
-    rows = [
-        [text, *(score(key, scores.get(key)) for scores in scored.values())] for key, text in SCORES.items()
-    ]
+    rows = [[text, *(score(key, scores.get(key)) for scores in scored.values())] for key, text in SCORES.items()]
     matrices = [
-        _paragraphs(
-            f"### Confusion matrix: {title.lower() if title in _SPLITS else title}", _confusion(names, scores)
-        )
+        _paragraphs(f"### Confusion matrix: {title.lower() if title in _SPLITS else title}", _confusion(names, scores))
         for title, scores in scored.items()
         if scores.get("confusion_matrix")
     ]
@@ -361,9 +353,7 @@ def _what_the_scores_are(names: list[str], scored: dict[str, dict]) -> str:
 def _confusion(names: list[str], scores: dict) -> str:
     matrix = scores["confusion_matrix"]
     if len(matrix) <= LARGEST_MATRIX:
-        rows = [
-            [f"**{name}**", *(f"{cell:,}" for cell in row)] for name, row in zip(names, matrix, strict=True)
-        ]
+        rows = [[f"**{name}**", *(f"{cell:,}" for cell in row)] for name, row in zip(names, matrix, strict=True)]
         return _table(["Truth ↓ Answer →", *names], rows)
     wrong = [(n, i, j) for i, row in enumerate(matrix) for j, n in enumerate(row) if i != j and n]
     commonest = sorted(wrong, key=lambda cell: (-cell[0], cell[1], cell[2]))[:10]
@@ -395,9 +385,7 @@ def _agreement(metrics: dict) -> str:
     photos = found.get("photos")
     on = f"On {photos:,} photos" if photos is not None else "On the photos compared"
     limit = (
-        f" The bundle is not written where a difference exceeds {found['tolerance']:g}."
-        if "tolerance" in found
-        else ""
+        f" The bundle is not written where a difference exceeds {found['tolerance']:g}." if "tolerance" in found else ""
     )
     cell = f" and {found['evidence']:.1e} in a cell of evidence" if found.get("evidence") is not None else ""
     return _paragraphs(
@@ -435,8 +423,7 @@ def _heatmap(config: dict) -> str:
         scale_text = "This bundle stores no colour scale, so strengths cannot be compared between photos."
     return _paragraphs(
         "## How to read the heatmap",
-        f"Each square is {cells} of the network's last layer and speaks for or against a label, in logits. "
-        f"{shown}",
+        f"Each square is {cells} of the network's last layer and speaks for or against a label, in logits. {shown}",
         scale_text,
         "The map is exact for the head: its cells add up to the answer, with nothing left over. It is not "
         "exact for pixels: one cell sees far more of the photo than its own square, so strong colour tells "

@@ -36,18 +36,30 @@ def fit(
     open_test: Annotated[
         bool, typer.Option("--open-test", help="Score the test split too: once, when all is chosen.")
     ] = False,
-    elsewhere: Annotated[list[str], typer.Option(help="Photos from elsewhere to score as well: NAME_OR_FOLDER.")] = [],  # noqa: B006
+    elsewhere: Annotated[
+        list[str], typer.Option(metavar="TITLE=NAME_OR_FOLDER", help="Photos from elsewhere to score; may be repeated.")
+    ] = [],  # noqa: B006
     data_name: Annotated[
         str | None, typer.Option(help="The data set's name on the Hub, where --data is a folder.")
     ] = None,
+    data_note: Annotated[
+        str | None, typer.Option(help="Sentences for the card: what a reader must know of these pictures.")
+    ] = None,
     backbone_origin: Annotated[
         str | None, typer.Option(help="One sentence for the card: where the weights came from.")
+    ] = None,
+    push_to: Annotated[
+        str | None, typer.Option(metavar="REPO", help="Publish the bundle on the Hub at the end, as OWNER/NAME.")
     ] = None,
 ) -> None:
     """Train a recipe and write a bundle, RUN/bundle. Killed at any moment, the same command resumes it."""
     from training.data import load_photos, summary, write_problems
 
     settings = load_recipe(recipe)
+    if push_to is not None:
+        from hub.remote import check_access
+
+        check_access(push_to)  # now, not after hours of training
     changed = [*set_]
     if data is not None:
         changed.append(f"data={data}")
@@ -69,7 +81,7 @@ def fit(
     command = shlex.join(["python", "-m", "training", "fit", recipe, *(part for s in set_ for part in ("--set", s))])
     classifier, predictions = make_bundle(
         model, settings, photos, folder, recipe=recipe, command=command,
-        data_name=data_name, backbone_origin=backbone_origin, open_test=open_test,
+        data_name=data_name, data_note=data_note, backbone_origin=backbone_origin, open_test=open_test,
     )  # fmt: skip
     for split, found in predictions.items():
         figures.save(
@@ -77,14 +89,18 @@ def fit(
             scale=classifier.evidence_scale, prefix=f"{split}_",
             history=folder / "history.csv" if split == "validation" else None,
         )  # fmt: skip
-    for name in elsewhere:
+    for titled in elsewhere:
+        title, equals, name = titled.rpartition("=")
+        title = title if equals else Path(name).name
         others = load_photos(name, settings["size"], cache=cache)
         scores = answer(classifier, others).metrics()
-        record_elsewhere(folder / "bundle", Path(name).name, scores)
-        print(score_lines(f"{Path(name).name}, {len(others):,} pictures from elsewhere", scores))
+        record_elsewhere(folder / "bundle", title, scores)
+        print(score_lines(f"{title}, {len(others):,} pictures from elsewhere", scores))
     for split, found in predictions.items():
         print(score_lines(f"{split.capitalize()} split, {len(found):,} pictures", found.metrics()))
     print(f"The bundle is in {folder / 'bundle'}.")
+    if push_to is not None:
+        print(f"It is published: {classifier.push_to_hub(push_to)}")
 
 
 @app.command()

@@ -31,6 +31,7 @@ def make_bundle(
     recipe: str,
     command: str,
     data_name: str | None = None,
+    data_note: str | None = None,
     backbone_origin: str | None = None,
     open_test: bool = False,
     progress: bool = True,
@@ -40,6 +41,7 @@ def make_bundle(
     Args:
         model: as `training.fit.fit` returns it.
         data_name: the data set's name on the Hub, where `photos` were loaded from a folder that holds it.
+        data_note: what a reader must know of these pictures, for the card.
         backbone_origin: a sentence on where the backbone's weights came from.
         open_test: score the test split too. Once, when all choices are made.
 
@@ -56,7 +58,7 @@ def make_bundle(
     predictions = {name: evaluate(classifier, photos.subset(name), progress=progress) for name in names}
     classifier.set_evidence_scale(fixed_scale(predictions["validation"].evidence))
     metrics = {
-        "dataset": _dataset(photos, data_name),
+        "dataset": _dataset(photos, data_name, data_note),
         "training": _training(settings, run, recipe, command),
         **{name: found.metrics() for name, found in predictions.items()},
     }
@@ -81,12 +83,13 @@ def _backbone(settings: dict, origin: str | None) -> dict:
     }
 
 
-def _dataset(photos: Photos, hub_id: str | None) -> dict:
+def _dataset(photos: Photos, hub_id: str | None, note: str | None) -> dict:
     if hub_id is None and not Path(photos.name).exists():
         hub_id = photos.name
     return {
         "name": hub_id or Path(photos.name).name,
         "hub_id": hub_id,
+        "note": note,
         "photos": photos.report["pictures"],
         "image_size": photos.report["stored_size"],
         "splits": photos.shares(),
@@ -106,6 +109,7 @@ def _training(settings: dict, run: Path, recipe: str, command: str) -> dict:
         "settings": {key: value for key, value in settings.items() if key not in PLACES},
         "seconds": float(history[-1]["seconds"]),
         "epochs": f"{len(history)} (kept: the averaged weights after epoch {best['epoch']})",
+        "temperature": json.loads((run / "temperature.json").read_text())["temperature"],
         "started": json.loads((run / "settings.json").read_text())["started"],
         "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
         "versions": {

@@ -1,7 +1,8 @@
 """Fitting in two stages, in a run folder that a killed run resumes from to the same weights, bit for bit.
 
 Stage 1 fits the head on the frozen backbone's pooled features, computed once and cached. Because the head is
-linear and without bias, that is logistic regression. Stage 2 trains the whole network from there.
+linear and without bias, that is logistic regression. Stage 2 trains the whole network from there. Last, one
+number, the temperature, is fitted on validation and folded into the head.
 
 Every random choice is drawn from (seed, epoch, photo), never from a generator's running state, so a
 checkpoint needs no more than weights, optimizer state, averages and two counters.
@@ -19,6 +20,8 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 from tqdm import tqdm
@@ -58,6 +61,7 @@ def fit(settings: dict, photos: Photos, run: Path, *, cache: Path | None = None,
     freeze_batch_norm(model)
     _fit_head(model, settings, photos, run, cache or default_cache(), progress)
     _FineTuning(model, settings, photos, run, progress).run_all()
+    _calibrate(model, photos.subset("validation"), run)
     return model
 
 
@@ -282,12 +286,9 @@ class _FineTuning:
         """Log loss, accuracy and ROC AUC (two labels: of the second; more: one against the rest) of the averages."""
         current = [keras.ops.convert_to_numpy(v) for v in self.network.trainable_variables]
         self._assign(self.averages)
-        batches = range(0, len(self.held), 64)
-        pixels = (self.held.pixels[np.arange(i, min(i + 64, len(self.held)))] for i in batches)
-        logits = np.concatenate([self.network.predict_on_batch(x.astype(np.float32)) for x in pixels])
+        logits = _logits(self.network, self.held)
         self._assign(current)
-        p = np.exp(logits - logits.max(1, keepdims=True), dtype=np.float64)
-        p /= p.sum(1, keepdims=True)
+        p = softmax(logits.astype(np.float64), axis=1)
         labels, names = self.held.labels, range(logits.shape[1])
         auc = roc_auc_score(labels, p[:, 1] if len(names) == 2 else p, multi_class="ovr", labels=list(names))
         return float(log_loss(labels, p, labels=list(names))), float(np.mean(p.argmax(1) == labels)), float(auc)
@@ -328,3 +329,31 @@ class _FineTuning:
         except (KeyError, ValueError, zipfile.BadZipFile) as error:
             raise DataError(f"{path} is not a checkpoint of this run; remove it to start anew.") from error
         print(f"Resumed at epoch {self.state.epoch + 1}, step {self.state.step}.", flush=True)
+
+
+# After both
+
+
+def _calibrate(model: keras.Model, held: Photos, run: Path) -> None:
+    """Divide the head by the temperature that gives the lowest validation log loss; note it in temperature.json.
+
+    Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 4.2. It changes no answer's label and no ROC curve.
+    """
+    logits = _logits(keras.Model(model.input, model.output["logits"]), held).astype(np.float64)
+
+    def loss(log_temperature: float) -> float:
+        return log_loss(held.labels, softmax(logits / np.exp(log_temperature), axis=1), labels=range(logits.shape[1]))
+
+    found = minimize_scalar(loss, bounds=(-np.log(4), np.log(4)), method="bounded")
+    temperature = float(np.exp(found.x))
+    head = model.get_layer("evidence")
+    head.set_weights([weights / np.float32(temperature) for weights in head.get_weights()])
+    content = {"temperature": temperature, "validation_loss_before": loss(0.0), "validation_loss": float(found.fun)}
+    write_json(run / "temperature.json", content)
+    print(f"Temperature {temperature:.3f}: validation log loss {content['validation_loss']:.4f}", flush=True)
+
+
+def _logits(network: keras.Model, photos: Photos) -> np.ndarray:
+    """The logits (N, K) that a network with this one output gives for all photos."""
+    chunks = (photos.pixels[np.arange(i, min(i + 64, len(photos)))] for i in range(0, len(photos), 64))
+    return np.concatenate([network.predict_on_batch(chunk.astype(np.float32)) for chunk in chunks])

@@ -158,5 +158,29 @@ def test_early_stopping_keeps_the_best_epoch(photos, cache, tmp_path, monkeypatc
     settings = {**SETTINGS, "epochs": 5, "patience": 2, "batch_size": 128}
     model = fitting.fit(settings, photos, tmp_path, cache=cache, progress=False)
     assert len(averages) == 4
-    for variable, best in zip(model.trainable_variables, averages[1], strict=True):
+    *body, head = zip(model.trainable_variables, averages[1], strict=True)
+    for variable, best in body:
         np.testing.assert_array_equal(np.asarray(variable), best)
+    temperature = json.loads((tmp_path / "temperature.json").read_text())["temperature"]
+    np.testing.assert_allclose(np.asarray(head[0]) * temperature, head[1], rtol=1e-5)
+
+
+def test_the_temperature_is_the_one_that_made_the_logits(photos, tmp_path):
+    """Labels drawn from softmax(logits / 2): the head is to be divided by 2, within the luck of the draw."""
+    import keras
+
+    image = keras.Input((1, 1, 1))
+    scaled = keras.layers.Rescaling(1 / 255)(image)
+    evidence = keras.layers.Conv2D(2, 1, use_bias=False, name="evidence")(scaled)
+    logits = keras.layers.GlobalAveragePooling2D()(evidence)
+    model = keras.Model(image, {"logits": logits, "evidence": evidence})
+    model.get_layer("evidence").set_weights([np.array([[[[0.0, 6.0]]]], np.float32)])
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (4000, 1, 1, 1), np.uint8)
+    odds = 6 * (pixels.ravel() / 255) / 2
+    labels = (rng.uniform(size=4000) < 1 / (1 + np.exp(-odds))).astype(np.int64)
+    fitting._calibrate(model, replace(photos, pixels=pixels, labels=labels), tmp_path)
+    found = json.loads((tmp_path / "temperature.json").read_text())
+    assert 1.9 < found["temperature"] < 2.1
+    assert found["validation_loss"] < found["validation_loss_before"]
+    assert model.get_layer("evidence").get_weights()[0].ravel()[1] == pytest.approx(6 / found["temperature"], rel=1e-5)
