@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hub import bundle
-from hub.errors import BundleError, ImageError
+from hub import bundle, remote
+from hub.errors import BundleError, ImageError, first_line
 from hub.images import to_tensor
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class ImageClassifier:
             # From bytes, so that a graph cannot name other files of this machine as its weights.
             self._session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's errors have no common base class
-            message = f"The ONNX file of {name} cannot be opened ({_line(error)}); export it again."
+            message = f"The ONNX file of {name} cannot be opened ({first_line(error)}); export it again."
             raise BundleError(message) from error
         has_evidence = bundle.check_graph(self._session, config, f"The ONNX file of {name}")
         self._outputs = ["logits", "evidence"] if has_evidence else ["logits"]
@@ -90,7 +90,7 @@ class ImageClassifier:
             _refuse_path(name, name_or_folder)
             download = {"repo_id": name, "token": token, "cache_dir": cache_dir}
             download["local_files_only"] = local_files_only
-            folder = _snapshot(revision=revision, force_download=force_download, **download)
+            folder = remote.download(revision=revision, force_download=force_download, **download)
         config = bundle.read_json(folder, bundle.CONFIG)
         display = name if download else folder.resolve().name
         classifier = cls(bundle.read_bytes(folder, bundle.ONNX), config, name=display, folder=folder)
@@ -197,7 +197,7 @@ class ImageClassifier:
             try:
                 self._keras = keras.saving.load_model(path, compile=False, safe_mode=True)
             except Exception as error:  # Keras raises whatever its layers raise
-                message = f"{path} cannot be loaded ({_line(error)}); save the model again."
+                message = f"{path} cannot be loaded ({first_line(error)}); save the model again."
                 raise BundleError(message) from error
         return self._keras
 
@@ -250,6 +250,43 @@ class ImageClassifier:
             (new / bundle.CARD).write_text(render(self.config, metrics), encoding="utf-8")
         return Path(folder)
 
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        commit_message: str | None = None,
+        token: str | bool | None = None,
+    ) -> str:
+        """Publish the bundle that this classifier was loaded from as a model of the Hub, in one commit.
+
+        An upload that breaks off leaves the repository as it was; pushed again, what has arrived is not sent twice.
+
+        Args:
+            repo_id: owner/name; made if it does not exist.
+            private: hide a repository that is made now; None is the owner's default.
+            revision: branch to push to, made if it does not exist; None is main.
+            create_pr: propose the commit as a pull request instead.
+            commit_message: one line.
+            token: None takes that of `hf auth login` or HF_TOKEN.
+
+        Returns:
+            The commit's URL, or the pull request's.
+
+        Raises:
+            BundleError: never saved to a folder, or the name or the token is refused.
+            StorageError: the upload did not finish.
+        """
+        if self.folder is None:
+            raise BundleError(f"{self.name} lies in no folder yet; use save_pretrained, then from_pretrained on it.")
+        folder = self.folder
+        if self._download:
+            folder = remote.download(revision=folder.name, files=remote.WHOLE, **self._download)
+        options = {"private": private, "revision": revision, "create_pr": create_pr}
+        return remote.push(folder, repo_id, commit_message=commit_message, token=token, **options)
+
     def _agreement(self, photos: np.ndarray) -> dict:
         """Compare ONNX with Keras on photos; return the largest differences or raise a BundleError."""
         import tensorflow as tf
@@ -299,7 +336,7 @@ class ImageClassifier:
         """Return the path of model.keras, fetched from the same revision for a model of the Hub."""
         path = self.folder / bundle.KERAS
         if not path.exists() and self._download:
-            return _snapshot(revision=self.folder.name, files=[bundle.KERAS], **self._download) / bundle.KERAS
+            return remote.download(revision=self.folder.name, files=[bundle.KERAS], **self._download) / bundle.KERAS
         if not path.exists():
             raise BundleError(f"{self.folder} has no {bundle.KERAS}; get the whole bundle for this.")
         return path
@@ -319,23 +356,3 @@ def _refuse_path(name: str, given) -> None:
         raise BundleError(f"{name} is a file; name the folder it lies in.")
     if not isinstance(given, str) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
         raise BundleError(f"There is no folder {name}; check the path, or give a Hub name (owner/model).")
-
-
-def _snapshot(repo_id: str, *, files: list[str] = bundle.RUNTIME_FILES, **options) -> Path:
-    """Fetch some files of a Hub model; return the folder they lie in (its name is the commit)."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(repo_id, allow_patterns=files, **options))
-    except Exception as error:  # network, access, name and disk errors have no common base class
-        raise BundleError(
-            f"There is no folder {repo_id}, and the Hub gave no such model "
-            f"({type(error).__name__}: {_line(error)}); "
-            "check the name, the connection and, for a private model, the token."
-        ) from error
-
-
-def _line(error: Exception) -> str:
-    """The first line of an error, short enough for a sentence."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:; ")
-    return text if len(text) <= 200 else text[:199] + "…"

@@ -15,3 +15,9 @@ class DataError(ValueError):
 
 class StorageError(OSError):
     """A folder or disk that cannot take what has to be written."""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of another library's error, short enough for a sentence."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:; ")
+    return text if len(text) <= 200 else text[:199] + "…"

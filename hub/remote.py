@@ -1,0 +1,208 @@
+"""The Hugging Face Hub: a bundle comes down checked against its hashes, and goes up in one commit.
+
+Everything is asked through huggingface_hub's own functions, so HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE
+mean here what they mean there. What it raises becomes one sentence.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import warnings
+from contextlib import suppress
+from pathlib import Path
+
+from hub import bundle
+from hub.errors import BundleError, StorageError, first_line
+
+WHOLE = [*bundle.RUNTIME_FILES, bundle.KERAS, f"{bundle.FIGURES}/*"]
+NEEDED = [bundle.KERAS, bundle.ONNX, bundle.CONFIG, bundle.CARD]
+LOGIN = "log in with `hf auth login`, set HF_TOKEN or give a token"
+LOCAL_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def download(repo_id: str, *, files: list[str] = bundle.RUNTIME_FILES, revision: str | None = None, **options) -> Path:
+    """Fetch some files of a Hub model, or find them in the cache.
+
+    Args:
+        repo_id: owner/name.
+        files: patterns of what to fetch.
+        revision: branch, tag or commit; None is the newest of main.
+        options: token, cache_dir, local_files_only, force_download of `huggingface_hub.snapshot_download`.
+
+    Returns:
+        The folder they lie in; its name is the commit.
+
+    Raises:
+        BundleError: no such model or revision, no access, no connection, or bytes that do not match their hash.
+        StorageError: the cache cannot be written.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(repo_id, allow_patterns=files, revision=revision, **options))
+    except Exception as error:  # network, access, name and disk errors have no common base class
+        raise _download_refusal(error, repo_id, revision) from error
+    _verify(folder, repo_id)
+    return folder
+
+
+def _verify(folder: Path, repo_id: str) -> None:
+    """Compare each file with the hash that the Hub gave for it, and drop from the cache what differs.
+
+    The client compares sizes only. In its cache a file is a link to blobs/HASH: SHA-256 for a large file, git's SHA-1
+    for a small one. (Where a system has no links the hash is not kept, and nothing can be compared.)
+    """
+    for path in folder.rglob("*"):
+        if not path.is_symlink():
+            continue
+        blob = path.parent / os.readlink(path)
+        if len(blob.name) not in (40, 64):
+            continue  # another server's tag, which says nothing of the content
+        if _hash(path, len(blob.name)) != blob.name:
+            for wrong in (path.resolve(), blob, path):  # the first is elsewhere if repositories share their blobs
+                with suppress(OSError):  # a cache that is only read
+                    wrong.unlink()
+            name = path.relative_to(folder).as_posix()
+            raise BundleError(f"{name} of {repo_id} does not match its hash, so it was not loaded; load it again.")
+
+
+def _hash(path: Path, digits: int) -> str:
+    """Git's SHA-1 of a file (40 digits) or its SHA-256 (64); of nothing, if the link leads nowhere."""
+    if not path.exists():
+        return ""
+    with open(path, "rb") as file:
+        if digits == 64:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        content = file.read()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def push(
+    folder: Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    commit_message: str | None = None,
+    token: str | bool | None = None,
+) -> str:
+    """Make a Hub model hold just this bundle, in one commit; see `ImageClassifier.push_to_hub`.
+
+    Files beside the bundle's stay in the repository. `upload_folder` would do, but may split a commit that fails.
+
+    Returns:
+        The commit's URL, or the pull request's.
+
+    Raises:
+        BundleError: the folder is no whole bundle, or the name, the card or the token is refused.
+        StorageError: the upload did not finish; the repository is as it was.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+    missing = [name for name in NEEDED if not (folder / name).is_file()]
+    if missing:
+        raise BundleError(f"{folder} has no {missing[0]}; push a folder that save_pretrained wrote.")
+    if create_pr and revision is not None:
+        raise BundleError("A pull request goes to main; leave out either create_pr or revision.")
+    api = HfApi(token=token)
+    try:
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision is not None and not revision.startswith("refs/"):  # refs/pr/N is there already
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        files = {path.relative_to(folder).as_posix(): path for path in _members(folder)}
+        stale = [name for name in api.list_repo_files(repo_id, revision=revision) if _is_ours(name)]
+        operations = [CommitOperationDelete(name, is_folder=False) for name in stale if name not in files]
+        operations += [CommitOperationAdd(name, path) for name, path in files.items()]
+        with warnings.catch_warnings():  # predictions.parquet belongs to the model
+            warnings.filterwarnings("ignore", "It seems that you are about to commit a data file")
+            commit = api.create_commit(
+                repo_id,
+                operations,
+                commit_message=commit_message or "Upload an image classifier with its evidence",
+                revision=revision,
+                create_pr=create_pr,
+            )
+    except Exception as error:  # as for the download
+        raise _push_refusal(error, repo_id) from error
+    return commit.pr_url or commit.commit_url
+
+
+def check_access(repo_id: str, token: str | bool | None = None) -> None:
+    """Raise a BundleError now for what would stop a push later: the name, no token, or one that may not write."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo_id)
+        me = HfApi().whoami(token)
+    except Exception as error:
+        raise _push_refusal(error, repo_id) from error
+    if me.get("auth", {}).get("accessToken", {}).get("role") == "read":
+        raise BundleError(f"The token may only read, so {repo_id} cannot be pushed; make one that may write.")
+    owners = [me["name"], *(group["name"] for group in me.get("orgs", []))]
+    if "/" in repo_id and repo_id.split("/")[0] not in owners:
+        raise BundleError(f"The token belongs to {me['name']}, which cannot push {repo_id}; use {me['name']}/NAME.")
+
+
+def _members(folder: Path) -> list[Path]:
+    """The bundle's files in a folder, and nothing that lies beside them."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [path for path in paths if _is_ours(path.relative_to(folder).as_posix())]
+
+
+def _is_ours(name: str) -> bool:
+    figure = name.startswith(f"{bundle.FIGURES}/") and not Path(name).name.startswith(".")
+    return figure or name in (bundle.KERAS, *bundle.RUNTIME_FILES)
+
+
+def _download_refusal(error: Exception, repo_id: str, revision: str | None) -> BundleError | StorageError:
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.GatedRepoError):
+        return BundleError(f"{repo_id} is open only to whom its owner admits; ask on its page, then {LOGIN}.")
+    if isinstance(error, errors.RevisionNotFoundError):
+        return BundleError(f"{repo_id} has no revision {revision}; name a branch, a tag or a commit that it has.")
+    if isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError):
+        return BundleError(
+            f"There is no folder {repo_id}, and the Hub gave no such model; check the name, and for a private model "
+            f"{LOGIN}."
+        )
+    if isinstance(error, errors.HfHubHTTPError) and error.response.status_code == 401:
+        return BundleError(f"The Hub does not know the token that was sent for {repo_id}; {LOGIN} that is valid.")
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return BundleError(
+            f"There is no folder {repo_id}, the cache does not hold this model whole and the Hub was not reached; "
+            "check the name and the connection, and load it once online."
+        )
+    if isinstance(error, OSError) and error.errno in LOCAL_FAULTS:
+        return StorageError(f"{repo_id} cannot be kept in the cache ({error.strerror}); free space or set HF_HOME.")
+    return BundleError(f"{repo_id} did not arrive whole from the Hub ({_reason(error)}); load it again.")
+
+
+def _push_refusal(error: Exception, repo_id: str) -> BundleError | StorageError:
+    from huggingface_hub import errors
+
+    status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
+    if isinstance(error, errors.HFValidationError):
+        return BundleError(f"{repo_id!r} is no name that the Hub takes ({first_line(error)}); give OWNER/NAME.")
+    if isinstance(error, errors.LocalTokenNotFoundError) or status == 401:
+        return BundleError(f"{repo_id} cannot be pushed without a valid token; {LOGIN} that may write.")
+    if status in (403, 404):
+        return BundleError(
+            f"The token may not write to {repo_id} ({_reason(error)}); use the owner's, with write role."
+        )
+    if type(error) is ValueError and "README.md" in str(error):
+        return BundleError(f"The Hub refuses the card of {repo_id} ({' '.join(str(error).split())}); render it again.")
+    return StorageError(
+        f"The push to {repo_id} failed ({_reason(error)}); try again: what has arrived is not sent twice."
+    )
+
+
+def _reason(error: Exception) -> str:
+    """The Hub's own words, or the kind of the innermost error and its first line."""
+    while isinstance(error, RuntimeError) and error.__cause__:
+        error = error.__cause__
+    return getattr(error, "server_message", None) or f"{type(error).__name__}: {first_line(error)}"
