@@ -108,9 +108,7 @@ def check_agreement(first: tuple, second: tuple) -> dict[str, float]:
     names = ("probability", "map")
     apart = {name: float(np.abs(a - b).max()) for name, a, b in zip(names, first, second, strict=True)}
     if not max(apart.values()) <= TOLERANCE:
-        sys.exit(
-            f"The two sides do not give the same answer (largest differences: {apart}); nothing was timed."
-        )
+        sys.exit(f"The two sides do not give the same answer (largest differences: {apart}); nothing was timed.")
     return apart
 
 
@@ -162,9 +160,7 @@ def measure(folder: Path, rounds: int) -> dict:
         "difference": apart,
         "seconds": {name: quartiles(values) for name, values in seconds.items()},
         "times_as_fast": ratio,
-        "fresh_process": {
-            key: quartiles([run[key] for run in starts]) for key in ("import", "answer", "process")
-        },
+        "fresh_process": {key: quartiles([run[key] for run in starts]) for key in ("import", "answer", "process")},
         "first_fresh_process": starts[0],
         "heavy_packages_imported": sorted({name for run in starts for name in run["heavy"]}),
         "machine": {"cpus": os.cpu_count(), "platform": platform.platform()},
@@ -197,9 +193,7 @@ def table(result: dict) -> str:
 def main() -> None:
     """Read the command line, measure, print the table and the same as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--model", type=Path, default=DEFAULT, help="a bundle's folder (default: the embedded one)"
-    )
+    parser.add_argument("--model", type=Path, default=DEFAULT, help="a bundle's folder (default: the embedded one)")
     parser.add_argument("--rounds", type=int, default=100, help="timed turns of each side (default: 100)")
     options = parser.parse_args()
     result = measure(options.model, max(options.rounds, 1))

@@ -100,7 +100,7 @@ def _evaluation_results(metrics: dict) -> list[EvalResult]:
                 EvalResult(
                     task_type="image-classification",
                     task_name="Image Classification",
-                    dataset_type=dataset.get("hub_id") or _data_name(dataset),
+                    dataset_type=_data_name(dataset),
                     dataset_name=_data_name(dataset),
                     dataset_split=split,
                     metric_type=name,
@@ -228,6 +228,7 @@ def _faults(data: dict) -> str:
         "unreadable": "unreadable, left out",
         "unlabelled": "without a label, left out",
         "duplicates": "exact duplicates, kept once",
+        "duplicates_across_splits": "of them in two of the data set's own splits",
         "conflicts": "with pixels that occur under more than one label, left out",
     }
     found = [f"{data[key]:,} {text}" for key, text in kinds.items() if data.get(key) is not None]
@@ -345,7 +346,8 @@ def _what_the_scores_are(names: list[str], scored: dict[str, dict]) -> str:
     )
     return (
         f"{text}{positive} The interval counts the luck of which photos were drawn, not "
-        "that of another training run. That of the calibration error leans upwards, since resampling adds "
+        "that of another training run. Validation chose the epoch and the temperature, so its own numbers "
+        "lean to the better side. That of the calibration error leans upwards, since resampling adds "
         "noise that counts as error."
     )
 
@@ -416,8 +418,8 @@ def _heatmap(config: dict) -> str:
     if scale is not None:
         meaning = f" ({evidence['scale_definition']})" if evidence.get("scale_definition") else ""
         scale_text = (
-            f"Colours are fixed: full colour stands for ±{scale:.2f} logits{meaning} on every photo, so a "
-            "guess looks pale and a certainty strong."
+            f"Colours are fixed: full colour stands for ±{scale:.2f} logits{meaning} on every photo, so "
+            "strengths can be compared. The answer is the sum: strong colours that cancel are a guess too."
         )
     else:
         scale_text = "This bundle stores no colour scale, so strengths cannot be compared between photos."
@@ -436,11 +438,12 @@ def _limits(config: dict, metrics: dict) -> str:
     points = [*_mistakes(metrics), *_gap(metrics), *_undefined(metrics)]
     stored = _stored_size((metrics.get("dataset") or {}).get("image_size"))
     side = config.get("image_size")
-    if stored and side:
+    if stored and side and "–" in stored:
+        points.append(f"The training photos were stored at {stored} pixels and are squashed to {side} × {side}.")
+    elif stored and side:
         points.append(
-            f"The training photos were stored at {stored} pixels; the network takes {side} × {side}. Photos "
-            "of other sizes and shapes are squashed to that, which the training photos may have gone "
-            "through differently."
+            f"All training photos were already {stored} pixels when they were stored, and are brought to "
+            f"{side} × {side}. A sharper or wider photo reaches the network in a way it saw little of in training."
         )
     if not metrics.get("elsewhere"):
         points.append("No photos from elsewhere were scored: how far the results carry over is unknown.")

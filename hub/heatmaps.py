@@ -6,7 +6,7 @@ Numbers (sums, means, log-odds) are computed from the cells of a map, never from
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 # The ends of ColorBrewer's 5-class diverging scheme "RdBu" (Cynthia Brewer, https://colorbrewer2.org), listed
 # there as colour-blind safe. A value's sign picks one of them, its size how much it covers.
@@ -77,26 +77,6 @@ def overlay(image: Image.Image, values: np.ndarray, scale: float, opacity: float
     """
     enlarged = upsample(values if signed else np.maximum(values, 0), (image.height, image.width))
     return Image.fromarray(_blend(np.asarray(image.convert("RGB")), enlarged, scale, opacity))
-
-
-def colour_bar(
-    scale: float, *, opacity: float = 1.0, signed: bool = True, size: tuple[int, int] = (360, 40)
-) -> Image.Image:
-    """Draw what `overlay` lays over white from -scale (0 if not signed) to +scale, with numbers in logits.
-
-    Args:
-        size: (width, height) in pixels; the lower 16 are for the numbers.
-    """
-    width, height = size
-    low = -scale if signed else 0.0
-    strip = np.tile(np.linspace(low, scale, width, dtype=np.float32), (height - 16, 1))
-    picture = Image.new("RGB", size, "white")
-    picture.paste(Image.fromarray(_blend(np.full((*strip.shape, 3), 255, np.uint8), strip, scale, opacity)))
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(12)
-    draw.rectangle((0, 0, width - 1, height - 17), outline="grey")
-    for value, x, anchor in ((low, 1, "la"), ((low + scale) / 2, width / 2, "ma"), (scale, width - 1, "ra")):
-        draw.text((x, height - 14), f"{value:+.1f}" if value else "0", fill="black", font=font, anchor=anchor)
-    return picture
 
 
 def _blend(under: np.ndarray, values: np.ndarray, scale: float, opacity: float) -> np.ndarray:

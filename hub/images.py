@@ -78,6 +78,8 @@ _OTHER_KINDS = (
 )
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 
+_FORMATS = {"JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "AVIF", "HEIF"}  # Pillow's names of what is read
+
 # Two threads may hold the same lazily opened PIL picture: its file has one position.
 _lazy_file = threading.Lock()
 
@@ -216,7 +218,7 @@ def _lazy_bytes(image: Image.Image) -> bytes | None:
     Decoding the file gives the tensor that its path would give, and leaves the caller's picture untouched.
     """
     with _lazy_file:
-        stream = getattr(image, "fp", None) if isinstance(image, ImageFile.ImageFile) else None
+        stream = getattr(image, "fp", None) if image.format in _FORMATS else None
         if stream is None or image.tell() != 0 or image.decoderconfig:
             return None
         try:

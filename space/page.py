@@ -23,22 +23,18 @@ def build(classifier: ImageClassifier, samples: list[Sample]) -> gr.Blocks:
     ) as page:
         gr.HTML(
             f"<h1>{words.escape(title)}</h1><p>Show it a picture: it answers with probabilities and with the evidence, "
-            "a map of what every part of the picture added to the score.</p>",
+            "a map of what each cell of its last layer added to the score.</p>",
             elem_id="title",
         )
         try_it.build(classifier, samples)
         gr.HTML(
-            f"<p>It knows only {words.escape(_all_of(classifier.labels))} and has to choose, whatever the picture "
+            f"<p>It knows only {words.escape(words.all_of(classifier.labels))} and has to choose, whatever the picture "
             "shows. "
             f"Model: {words.escape(classifier.name)}. Pictures go nowhere else and are deleted within an hour.</p>",
             elem_id="footer",
         )
     page.queue(max_size=guards.MAX_WAITING, api_open=False)
     return page
-
-
-def _all_of(labels: list[str]) -> str:
-    return f"{len(labels)} labels" if len(labels) > 6 else f"{', '.join(labels[:-1])} and {labels[-1]}"
 
 
 def serve(page: gr.Blocks, *, host: str | None = None, port: int | None = None, wait: bool = True) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import math
 
 import numpy as np
 
@@ -27,6 +26,11 @@ def one_of(labels: list[str]) -> str:
     if len(labels) > 6:
         return f"one of {len(labels)} labels"
     return f"{', '.join(labels[:-1])} or {labels[-1]}"
+
+
+def all_of(labels: list[str]) -> str:
+    """Name the labels together: 'cat, dog and fox'; beyond six only their number."""
+    return f"{len(labels)} labels" if len(labels) > 6 else f"{', '.join(labels[:-1])} and {labels[-1]}"
 
 
 def capital(text: str) -> str:
@@ -89,7 +93,9 @@ def account(prediction: Prediction, labels: list[str], k: int) -> str:
     name = escape(labels[k])
     if len(labels) == 2:
         terms.append(_term("log-odds", f"of {name} against {escape(labels[1 - k])}"))
-        terms.append(_term(percent(1 / (1 + math.exp(-mean))), f"{name}: 1 / (1 + e<sup>{signed(-mean)}</sup>)"))
+        terms.append(
+            _term(percent(float(prediction.probabilities[k])), f"{name}: 1 / (1 + e<sup>{signed(-mean)}</sup>)")
+        )
         return f"<div class='account'>{terms[0]}<i>=</i>{terms[1]}<i>→</i>{terms[2]}</div>"
     logits = prediction.logits.astype(np.float64)
     terms += [_term(signed(logits[k]), f"logit of {name}"), _term(signed(logits.mean()), "mean of all logits")]
@@ -132,8 +138,8 @@ def about_evidence(labels: list[str], k: int, grid: tuple[int, int]) -> str:
     return (
         f"<p>Each of the {grid[0]} × {grid[1]} cells is one term of the score: {colours}. "
         "This account is <strong>exact for the network’s last layer, not for pixels</strong>: one cell sees much "
-        "more of the picture than its own square. The scale is the same for every picture, so a guess looks pale "
-        "and a certainty strong.</p>"
+        "more of the picture than its own square. The scale is the same for every picture, so strengths can be "
+        "compared. The answer is the sum: strong red and strong blue that cancel are a guess too.</p>"
     )
 
 

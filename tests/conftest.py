@@ -95,3 +95,11 @@ def _saved(folder: Path, model, labels: list[str], photos: np.ndarray) -> Path:
     evidence = np.asarray(model(photos.astype(np.float32))["evidence"])
     classifier = ImageClassifier.from_keras(model, labels, evidence_scale=fixed_scale(evidence))
     return classifier.save_pretrained(folder, photos=photos)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _datasets_cache(tmp_path_factory):
+    """Keep what `datasets` caches inside the test's own folder."""
+    import datasets
+
+    datasets.config.HF_DATASETS_CACHE = tmp_path_factory.mktemp("datasets")

@@ -112,11 +112,7 @@ def undeclared(files: list[Path], declared: set[str], *, at_import: bool) -> lis
 
 def python_files(*rooms: str) -> list[Path]:
     """The Python files of some rooms and of the root's door, app.py, where it is named."""
-    return [
-        path
-        for room in rooms
-        for path in ([ROOT / room] if room.endswith(".py") else (ROOT / room).rglob("*.py"))
-    ]
+    return [path for room in rooms for path in ([ROOT / room] if room.endswith(".py") else (ROOT / room).rglob("*.py"))]
 
 
 @pytest.mark.parametrize("name", [SPACE, TRAINING, DEV])
@@ -149,9 +145,7 @@ def test_space_stays_light():
 
 def test_imports_are_declared():
     """What a room imports stands in the file that installs it; lazy imports are the asker's."""
-    light = [
-        path for path in python_files("hub") if path != ROOT / "hub" / "export.py"
-    ]  # export is itself lazy
+    light = [path for path in python_files("hub") if path != ROOT / "hub" / "export.py"]  # export is itself lazy
     package = names([Requirement(text) for text in PROJECT["dependencies"]])
     assert undeclared(light, package, at_import=True) == []
     assert undeclared(python_files("app.py", "space"), names(requirements(SPACE)), at_import=True) == []
@@ -162,9 +156,7 @@ def test_imports_are_declared():
 
 def test_package_accepts_what_was_tested():
     """The ranges a downloader gets hold the pinned versions, the training extra's included."""
-    pins = {
-        canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in requirements(TRAINING)
-    }
+    pins = {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in requirements(TRAINING)}
     extras = PROJECT["optional-dependencies"]
     for text in [*PROJECT["dependencies"], *extras["keras"], *extras["training"]]:
         requirement = Requirement(text)
@@ -197,9 +189,7 @@ def test_readme_points_at_what_exists():
     for target in re.findall(r"\]\(([^)#\s]+)", README):
         assert target.startswith("http") or (ROOT / target).exists(), f"README.md points at {target}"
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(
-        r"\bmake ([a-z]+)", " ".join(re.findall(r"`[^`]+`|^    .*$", README, re.MULTILINE))
-    ):
+    for target in re.findall(r"\bmake ([a-z]+)", " ".join(re.findall(r"`[^`]+`|^    .*$", README, re.MULTILINE))):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"README.md names make {target}"
     assert "{{" not in README
 
@@ -235,9 +225,7 @@ def test_make_installs_once(tmp_path):
         shutil.copy(ROOT / name, tmp_path)
 
     def planned(target: str) -> str:
-        done = subprocess.run(
-            ["make", "-n", target], cwd=tmp_path, capture_output=True, text=True, check=True
-        )
+        done = subprocess.run(["make", "-n", target], cwd=tmp_path, capture_output=True, text=True, check=True)
         return done.stdout
 
     assert "--requirement requirements.txt" in planned("app")

@@ -66,9 +66,7 @@ def answered(wheel, tmp_path_factory) -> dict:
     python = away / "environment" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     uv = (sys.executable, "-m", "uv")
     run(*uv, "venv", "--quiet", "--python", sys.executable, "environment", cwd=away)
-    pins = (
-        ROOT / "requirements.txt"
-    )  # as constraints: the versions that were tested, of nothing but its own needs
+    pins = ROOT / "requirements.txt"  # as constraints: the versions that were tested, of nothing but its own needs
     run(*uv, "pip", "install", "--quiet", "--python", python, "--constraint", pins, wheel, cwd=away)
     said = json.loads(run(python, "-c", PREDICT, "cat.png", json.dumps(HEAVY), cwd=away))
     return {**said, "environment": away / "environment"}

@@ -19,7 +19,7 @@ class Augmentation:
         rotation: degrees, either way.
         brightness, contrast, saturation: factors between 1 - amount and 1 + amount.
         sharpness: blurs down to or sharpens up to a factor of 1 ± amount, for half of the photos.
-        jpeg: lowest JPEG quality, for a third of the photos; None leaves it out.
+        jpeg: lowest JPEG quality, for a third of the photos; 0 leaves it out.
     """
 
     crop_area: float = 1.0
@@ -30,7 +30,7 @@ class Augmentation:
     contrast: float = 0.0
     saturation: float = 0.0
     sharpness: float = 0.0
-    jpeg: int | None = None
+    jpeg: int = 0
 
     def __call__(self, pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """One view of `pixels` (uint8, (size, size, 3)), of the same shape."""
@@ -49,7 +49,7 @@ class Augmentation:
         ):
             if amount:
                 image = enhance(image).enhance(1 + amount * d)
-        if self.jpeg is not None and chance[2] < 1 / 3:
+        if self.jpeg and chance[2] < 1 / 3:
             encoded = io.BytesIO()
             image.save(encoded, "JPEG", quality=int(self.jpeg + (95 - self.jpeg) * 3 * chance[2]))
             image = Image.open(encoded)

@@ -36,11 +36,9 @@ def fit(
     open_test: Annotated[
         bool, typer.Option("--open-test", help="Score the test split too: once, when all is chosen.")
     ] = False,
-    elsewhere: Annotated[
-        list[str], typer.Option(metavar="TITLE=NAME_OR_FOLDER", help="Photos from elsewhere to score; may be repeated.")
-    ] = [],  # noqa: B006
+    data_title: Annotated[str | None, typer.Option(help="What the card calls the pictures.")] = None,
     data_name: Annotated[
-        str | None, typer.Option(help="The data set's name on the Hub, where --data is a folder.")
+        str | None, typer.Option(help="The data set on the Hub that the pictures of a folder come from.")
     ] = None,
     data_note: Annotated[
         str | None, typer.Option(help="Sentences for the card: what a reader must know of these pictures.")
@@ -48,12 +46,13 @@ def fit(
     backbone_origin: Annotated[
         str | None, typer.Option(help="One sentence for the card: where the weights came from.")
     ] = None,
+    backbone_license: Annotated[str | None, typer.Option(help="The licence of those weights.")] = None,
     push_to: Annotated[
         str | None, typer.Option(metavar="REPO", help="Publish the bundle on the Hub at the end, as OWNER/NAME.")
     ] = None,
 ) -> None:
     """Train a recipe and write a bundle, RUN/bundle. Killed at any moment, the same command resumes it."""
-    from training.data import load_photos, summary, write_problems
+    from training.data import load_photos, summary
 
     settings = load_recipe(recipe)
     if push_to is not None:
@@ -69,19 +68,19 @@ def fit(
     folder = run or Path("runs") / recipe
     photos = load_photos(settings["data"], settings["size"], cache=cache)
     print(summary(photos))
-    write_problems(photos, folder / "problems.csv")
-
     from training import figures
-    from training.evaluate import evaluate as answer
-    from training.evaluate import record_elsewhere, score_lines
+    from training.evaluate import score_lines
     from training.finish import make_bundle
+    from training.fit import PLACES
     from training.fit import fit as train
 
     model = train(settings, photos, folder, cache=cache)
-    command = shlex.join(["python", "-m", "training", "fit", recipe, *(part for s in set_ for part in ("--set", s))])
+    shown = [part for s in set_ if s.partition("=")[0].strip() not in PLACES for part in ("--set", s)]
+    command = shlex.join(["python", "-m", "training", "fit", recipe, *shown])
     classifier, predictions = make_bundle(
         model, settings, photos, folder, recipe=recipe, command=command,
-        data_name=data_name, data_note=data_note, backbone_origin=backbone_origin, open_test=open_test,
+        data_title=data_title, data_name=data_name, data_note=data_note,
+        backbone_origin=backbone_origin, backbone_license=backbone_license, open_test=open_test,
     )  # fmt: skip
     for split, found in predictions.items():
         figures.save(
@@ -89,13 +88,6 @@ def fit(
             scale=classifier.evidence_scale, prefix=f"{split}_",
             history=folder / "history.csv" if split == "validation" else None,
         )  # fmt: skip
-    for titled in elsewhere:
-        title, equals, name = titled.rpartition("=")
-        title = title if equals else Path(name).name
-        others = load_photos(name, settings["size"], cache=cache)
-        scores = answer(classifier, others).metrics()
-        record_elsewhere(folder / "bundle", title, scores)
-        print(score_lines(f"{title}, {len(others):,} pictures from elsewhere", scores))
     for split, found in predictions.items():
         print(score_lines(f"{split.capitalize()} split, {len(found):,} pictures", found.metrics()))
     print(f"The bundle is in {folder / 'bundle'}.")

@@ -6,7 +6,6 @@ in every version of a data set; adding pictures moves none.
 """
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -154,11 +153,13 @@ def _rows(name_or_folder: str | Path) -> tuple[list[_Row], list[str]]:
     features = next(iter(splits.values())).features
     image, label = _columns(features, name_or_folder)
     names = _label_names(splits, features, label)
+    place = {name: k for k, name in enumerate(names)}
     rows = []
     for split, table in splits.items():
         table = table.select_columns([image, label]).cast_column(image, datasets.Image(decode=False))
         for number, row in enumerate(table):
-            index = row[label] if hasattr(features[label], "names") else names.index(str(row[label]))
+            value = row[label]
+            index = value if value is None or hasattr(features[label], "names") else place[str(value)]
             picture = row[image] or {}
             rows.append(_Row(split, number, -1 if index is None else index, picture.get("path"), picture.get("bytes")))
     return rows, names
@@ -171,7 +172,8 @@ def _columns(features, name: str | Path) -> tuple[str, str]:
     images = [column for column, kind in features.items() if isinstance(kind, datasets.Image)]
     image = next((column for column in ("image", "img") if column in images), images[0] if images else None)
     classes = [column for column, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
-    label = next((column for column in ("label", "labels") if column in features), classes[0] if classes else None)
+    scalars = [column for column, kind in features.items() if isinstance(kind, datasets.ClassLabel | datasets.Value)]
+    label = next((column for column in ("label", "labels") if column in scalars), classes[0] if classes else None)
     if image is None or label is None:
         missing = "picture" if image is None else "label"
         raise DataError(f"{name} has no {missing} column (its columns: {', '.join(features)}).")
@@ -210,25 +212,25 @@ def _decode(rows: list[_Row], size: int, folder: Path, progress: bool) -> None:
         except ImageError as error:
             return "", str(error), (0, 0), None
 
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    aside = folder.with_name(f".{folder.name}.part")
+    blank = np.zeros((size, size, 3), np.uint8)
     hashes, errors, sizes = [], [], []
     with storage(folder.parent):
+        shutil.rmtree(aside, ignore_errors=True)  # of a run that was killed here
         try:
-            aside.mkdir(parents=True, exist_ok=True)
-            shape = (len(rows), size, size, 3)
-            pixels = np.lib.format.open_memmap(aside / "pixels.npy", "w+", np.uint8, shape)
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
+            aside.mkdir(parents=True)
+            with (aside / "pixels.npy").open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
+                header = {"descr": "|u1", "fortran_order": False, "shape": (len(rows), size, size, 3)}
+                np.lib.format.write_array_header_1_0(file, header)
                 found = tqdm(_map(pool, decode, rows), "decoding", len(rows), disable=not progress, unit="photo")
-                for number, (digest, error, shape, tensor) in enumerate(found):
+                for digest, error, stored, tensor in found:
                     hashes.append(digest)
                     errors.append(error)
-                    sizes.append(shape)
-                    if tensor is not None:
-                        pixels[number] = tensor
-            pixels.flush()
+                    sizes.append(stored)
+                    file.write(blank if tensor is None else tensor)
             np.savez(aside / "index.npz", hashes=np.array(hashes, str), errors=np.array(errors, str), sizes=sizes)
-            if not folder.exists():
-                aside.rename(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+            aside.rename(folder)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
@@ -251,7 +253,8 @@ def _assemble(rows: list[_Row], index, pixels: np.ndarray, label_names: list[str
     splits = np.array([_split(row.split, digest, given) for row, digest in zip(rows, hashes, strict=True)])
     labels_of: dict[str, set] = {}
     for digest, label in zip(hashes, labels, strict=True):
-        labels_of.setdefault(digest, set()).add(int(label))
+        if label >= 0:
+            labels_of.setdefault(digest, set()).add(int(label))
 
     first: dict[str, int] = {}
     problems, keep = [], []
@@ -263,7 +266,7 @@ def _assemble(rows: list[_Row], index, pixels: np.ndarray, label_names: list[str
         elif labels[i] < 0:
             problem, detail = "unlabelled", "it has no label"
         elif len(labels_of[digest]) > 1:
-            names = " and ".join(label_names[k] for k in sorted(labels_of[digest]) if k >= 0)
+            names = " and ".join(label_names[k] for k in sorted(labels_of[digest]))
             problem, detail = "conflict", f"the same pixels occur as {names}"
         elif digest in first:
             twin = rows[first[digest]]
@@ -328,5 +331,10 @@ def summary(photos: Photos) -> str:
         f"{split} {found['photos']} ({', '.join(f'{name} {share:.1%}' for name, share in found['share'].items())})"
         for split, found in photos.shares().items()
     ]
-    left_out = {kind: photos.report[kind] for kind in ("unreadable", "unlabelled", "duplicate", "conflict")}
-    return f"{photos.name}: {len(photos)} pictures: {'; '.join(parts)}. Left out: {json.dumps(left_out)}."
+    kinds = ("unreadable", "unlabelled", "duplicate", "conflict")
+    left_out = ", ".join(f"{photos.report[kind]} {kind}" for kind in kinds)
+    across = photos.report["duplicates_across_splits"]
+    return (
+        f"{photos.name}: {len(photos)} pictures: {'; '.join(parts)}. Left out: {left_out} "
+        f"({across} of the duplicates stood in two of the data set's own splits)."
+    )

@@ -77,7 +77,8 @@ def save(
     paths = {}
     for name, figure in drawn.items():
         if figure is not None:
-            paths[name] = folder / f"{prefix}{name}.png"
+            own = "" if name == "learning_curves" else prefix  # they show train and validation
+            paths[name] = folder / f"{own}{name}.png"
             write_aside(paths[name], lambda file, figure=figure: figure.savefig(file, format="png", dpi=DPI))
     return paths
 

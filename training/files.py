@@ -19,7 +19,7 @@ def write_aside(path: Path, write: Callable[[BinaryIO], None]) -> None:
     Raises:
         StorageError: the folder cannot be written to or the disk is full; the old file is untouched.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    aside = path.with_name(f".{path.name}.part")
     with storage(path.parent):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,10 @@ def write_aside(path: Path, write: Callable[[BinaryIO], None]) -> None:
 
 def write_json(path: Path, content: dict) -> None:
     """Write `content` as indented JSON, whole or not at all."""
-    write_aside(path, lambda file: file.write((json.dumps(content, indent=2) + "\n").encode()))
+    write_aside(
+        path,
+        lambda file: file.write((json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()),
+    )
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

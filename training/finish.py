@@ -1,11 +1,7 @@
 """From a trained network to a bundle: predictions, scores, the heatmap's scale, provenance."""
 
 import csv
-import importlib
 import json
-import os
-import platform
-from importlib.metadata import version
 from pathlib import Path
 
 import keras
@@ -18,8 +14,6 @@ from training.evaluate import Predictions, evaluate, predictions_table
 from training.fit import PLACES, weights_sha256
 
 MODEL_TYPES = {"MobileNetV2": "mobilenet_v2"}  # as Transformers spells them
-# keras.io/api/applications names the origin of each backbone's weights.
-LICENSES = {"MobileNetV2": "Apache-2.0"}
 
 
 def make_bundle(
@@ -30,9 +24,11 @@ def make_bundle(
     *,
     recipe: str,
     command: str,
+    data_title: str | None = None,
     data_name: str | None = None,
     data_note: str | None = None,
     backbone_origin: str | None = None,
+    backbone_license: str | None = None,
     open_test: bool = False,
     progress: bool = True,
 ) -> tuple[ImageClassifier, dict[str, Predictions]]:
@@ -40,9 +36,11 @@ def make_bundle(
 
     Args:
         model: as `training.fit.fit` returns it.
-        data_name: the data set's name on the Hub, where `photos` were loaded from a folder that holds it.
+        data_title: what the card calls the pictures, where a folder's or the data set's name would not do.
+        data_name: the data set on the Hub that the pictures of a folder come from.
         data_note: what a reader must know of these pictures, for the card.
         backbone_origin: a sentence on where the backbone's weights came from.
+        backbone_license: the licence of those weights; None is unknown.
         open_test: score the test split too. Once, when all choices are made.
 
     Returns:
@@ -52,13 +50,13 @@ def make_bundle(
         model,
         photos.label_names,
         model_type=MODEL_TYPES.get(settings["backbone"], settings["backbone"].lower()),
-        backbone=_backbone(settings, backbone_origin),
+        backbone=_backbone(settings, backbone_origin, backbone_license),
     )
     names = ["validation", "test"] if open_test else ["validation"]
     predictions = {name: evaluate(classifier, photos.subset(name), progress=progress) for name in names}
     classifier.set_evidence_scale(fixed_scale(predictions["validation"].evidence))
     metrics = {
-        "dataset": _dataset(photos, data_name, data_note),
+        "dataset": _dataset(photos, data_title, data_name, data_note),
         "training": _training(settings, run, recipe, command),
         **{name: found.metrics() for name, found in predictions.items()},
     }
@@ -72,22 +70,22 @@ def make_bundle(
     return ImageClassifier.from_pretrained(run / "bundle"), predictions
 
 
-def _backbone(settings: dict, origin: str | None) -> dict:
+def _backbone(settings: dict, origin: str | None, license: str | None) -> dict:
     weights = settings["backbone_weights"]
     found = "imagenet, as keras.applications publishes them" if weights == "imagenet" else Path(weights).name
     return {
         "name": settings["backbone"],
         "weights": origin or found,
-        "license": LICENSES.get(settings["backbone"]) if weights != "random" else None,
+        "license": license,
         "sha256": weights_sha256(weights),
     }
 
 
-def _dataset(photos: Photos, hub_id: str | None, note: str | None) -> dict:
+def _dataset(photos: Photos, title: str | None, hub_id: str | None, note: str | None) -> dict:
     if hub_id is None and not Path(photos.name).exists():
         hub_id = photos.name
     return {
-        "name": hub_id or Path(photos.name).name,
+        "name": title or hub_id or Path(photos.name).name,
         "hub_id": hub_id,
         "note": note,
         "photos": photos.report["pictures"],
@@ -96,6 +94,7 @@ def _dataset(photos: Photos, hub_id: str | None, note: str | None) -> dict:
         "unreadable": photos.report["unreadable"],
         "unlabelled": photos.report["unlabelled"],
         "duplicates": photos.report["duplicate"],
+        "duplicates_across_splits": photos.report["duplicates_across_splits"],
         "conflicts": photos.report["conflict"],
     }
 
@@ -103,6 +102,7 @@ def _dataset(photos: Photos, hub_id: str | None, note: str | None) -> dict:
 def _training(settings: dict, run: Path, recipe: str, command: str) -> dict:
     history = list(csv.DictReader((run / "history.csv").open()))
     best = min(history, key=lambda row: float(row["validation_loss"]))
+    started = json.loads((run / "settings.json").read_text())
     return {
         "recipe": recipe,
         "command": command,
@@ -110,15 +110,5 @@ def _training(settings: dict, run: Path, recipe: str, command: str) -> dict:
         "seconds": float(history[-1]["seconds"]),
         "epochs": f"{len(history)} (kept: the averaged weights after epoch {best['epoch']})",
         "temperature": json.loads((run / "temperature.json").read_text())["temperature"],
-        "started": json.loads((run / "settings.json").read_text())["started"],
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
-        "versions": {
-            "python": platform.python_version(),
-            keras.backend.backend(): _backend_version(),
-            **{name: version(name) for name in ("keras", "numpy", "pillow", "scikit-learn", "datasets")},
-        },
+        **{key: started[key] for key in ("started", "machine", "versions")},
     }
-
-
-def _backend_version() -> str:
-    return importlib.import_module(keras.backend.backend()).__version__

@@ -10,12 +10,16 @@ checkpoint needs no more than weights, optimizer state, averages and two counter
 
 import datetime
 import hashlib
+import importlib
 import json
+import os
+import platform
 import time
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from importlib.metadata import version
 from pathlib import Path
 
 import keras
@@ -23,14 +27,16 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import log_loss
 from tqdm import tqdm
 
 from hub.errors import DataError
 from training.augment import Augmentation
-from training.data import Photos, default_cache
+from training.data import Photos, default_cache, write_problems
+from training.evaluate import point_scores
 from training.files import storage, write_arrays, write_json, write_rows
 from training.models import evidence_model, features_model, freeze_batch_norm
+from training.settings import check
 
 CHECKPOINT_SECONDS = 240
 PLACES = ("data", "backbone_weights")  # settings that say where things lie on one machine, not what they are
@@ -53,7 +59,9 @@ def fit(settings: dict, photos: Photos, run: Path, *, cache: Path | None = None,
         DataError: the folder holds a run with other settings or pictures, or a split is empty.
         StorageError: the folder cannot be written; the last checkpoint is intact.
     """
+    check(settings)
     _claim(run, settings, photos)
+    write_problems(photos, run / "problems.csv")
     keras.utils.set_random_seed(settings["seed"])
     model = evidence_model(
         settings["backbone"], settings["backbone_weights"], settings["size"], len(photos.label_names)
@@ -75,13 +83,13 @@ def _claim(run: Path, settings: dict, photos: Photos) -> None:
     content = {
         "settings": {key: value for key, value in settings.items() if key not in PLACES},
         "backbone_sha256": weights_sha256(settings["backbone_weights"]),
-        "pictures": hashlib.sha256("".join(photos.hashes).encode()).hexdigest(),
+        "pictures": hashlib.sha256(f"{photos.hashes.tolist()} {photos.labels.tolist()}".encode()).hexdigest(),
     }
     content = json.loads(json.dumps(content))
     path = run / "settings.json"
     if not path.exists():
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        return write_json(path, {**content, "started": started})
+        return write_json(path, {**content, "started": started, **_surroundings()})
     there = json.loads(path.read_text())
     changed = [key for key, value in content["settings"].items() if there["settings"].get(key) != value]
     changed += [name for name in ("backbone_sha256", "pictures") if there.get(name) != content[name]]
@@ -90,6 +98,20 @@ def _claim(run: Path, settings: dict, photos: Photos) -> None:
             f"{run} holds a run with other {', '.join(changed)}; give the same to resume it, or another folder."
         )
     return None
+
+
+def _surroundings() -> dict:
+    """The machine and the packages that a run was started on."""
+    backend = keras.backend.backend()
+    packages = ("keras", "numpy", "pillow", "scikit-learn", "datasets")
+    return {
+        "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+        "versions": {
+            "python": platform.python_version(),
+            backend: importlib.import_module(backend).__version__,
+            **{name: version(name) for name in packages},
+        },
+    }
 
 
 def weights_sha256(weights: str) -> str | None:
@@ -230,7 +252,8 @@ class _FineTuning:
     def _end_epoch(self) -> None:
         state = self.state
         start = time.monotonic()
-        loss, accuracy, auc = self._validate()
+        scores = self._validate()
+        loss = scores["log_loss"]
         state.seconds += time.monotonic() - start
         self.history.append(
             {
@@ -240,8 +263,8 @@ class _FineTuning:
                 "train_loss": state.loss_sum / self.steps,
                 "train_accuracy": state.correct_sum / self.steps,
                 "validation_loss": loss,
-                "validation_accuracy": accuracy,
-                "validation_roc_auc": auc,
+                "validation_accuracy": scores["accuracy"],
+                "validation_roc_auc": scores["roc_auc"],
                 "seconds": round(state.seconds, 1),
             }
         )
@@ -252,7 +275,11 @@ class _FineTuning:
         stalled = state.epoch - 1 - state.best_epoch >= self.settings["patience"]
         state.finished = stalled or state.epoch >= self.settings["epochs"]
         self._save()
-        print(f"Epoch {state.epoch}: validation log loss {loss:.4f}, accuracy {accuracy:.2%}, AUC {auc}", flush=True)
+        print(
+            f"Epoch {state.epoch}: validation log loss {loss:.4f}, accuracy {scores['accuracy']:.2%}, "
+            f"ROC AUC {scores['roc_auc']:.5f}",
+            flush=True,
+        )
 
     def _batches(self, epoch: int, first: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Batches of one epoch from step `first` on, the next two being drawn while one is trained on."""
@@ -282,16 +309,13 @@ class _FineTuning:
             average *= decay
             average += (1 - decay) * keras.ops.convert_to_numpy(variable)
 
-    def _validate(self) -> tuple[float, float, float | None]:
-        """Log loss, accuracy and ROC AUC (two labels: of the second; more: one against the rest) of the averages."""
+    def _validate(self) -> dict[str, float]:
+        """The scores of the averaged weights (`training.evaluate.point_scores`)."""
         current = [keras.ops.convert_to_numpy(v) for v in self.network.trainable_variables]
         self._assign(self.averages)
         logits = _logits(self.network, self.held)
         self._assign(current)
-        p = softmax(logits.astype(np.float64), axis=1)
-        labels, names = self.held.labels, range(logits.shape[1])
-        auc = roc_auc_score(labels, p[:, 1] if len(names) == 2 else p, multi_class="ovr", labels=list(names))
-        return float(log_loss(labels, p, labels=list(names))), float(np.mean(p.argmax(1) == labels)), float(auc)
+        return point_scores(self.held.labels, logits)
 
     def _assign(self, arrays: list[np.ndarray]) -> None:
         for variable, array in zip(self.network.trainable_variables, arrays, strict=True):
@@ -328,7 +352,10 @@ class _FineTuning:
                 self.best = [arrays[f"best_{i}"] for i in range(len(self.best))]
         except (KeyError, ValueError, zipfile.BadZipFile) as error:
             raise DataError(f"{path} is not a checkpoint of this run; remove it to start anew.") from error
-        print(f"Resumed at epoch {self.state.epoch + 1}, step {self.state.step}.", flush=True)
+        if self.history:  # a kill may have come between the checkpoint and this file
+            write_rows(self.run / "history.csv", self.history, HISTORY_COLUMNS)
+        where = f"Resumed at epoch {self.state.epoch + 1}, step {self.state.step}."
+        print("Already trained." if self.state.finished else where, flush=True)
 
 
 # After both
@@ -350,7 +377,8 @@ def _calibrate(model: keras.Model, held: Photos, run: Path) -> None:
     head.set_weights([weights / np.float32(temperature) for weights in head.get_weights()])
     content = {"temperature": temperature, "validation_loss_before": loss(0.0), "validation_loss": float(found.fun)}
     write_json(run / "temperature.json", content)
-    print(f"Temperature {temperature:.3f}: validation log loss {content['validation_loss']:.4f}", flush=True)
+    bound = " (the bound: the photos cannot tell it)" if not 0.26 < temperature < 3.9 else ""
+    print(f"Temperature {temperature:.3f}{bound}: validation log loss {content['validation_loss']:.4f}", flush=True)
 
 
 def _logits(network: keras.Model, photos: Photos) -> np.ndarray:

@@ -4,6 +4,10 @@ import keras
 
 from hub.errors import DataError
 
+# Backbones whose input is scaled to [-1, 1] and that do not scale it themselves (keras.io/api/applications).
+SCALED_TO_ONE = ("MobileNet", "MobileNetV2", "InceptionV3", "InceptionResNetV2", "Xception", "ResNet50V2",
+                 "ResNet101V2", "ResNet152V2", "NASNetMobile", "NASNetLarge")  # fmt: skip
+
 
 def evidence_model(backbone: str, weights: str, size: int, labels: int) -> keras.Model:
     """A `keras.applications` backbone under the evidence head, made of stock Keras layers only.
@@ -12,7 +16,7 @@ def evidence_model(backbone: str, weights: str, size: int, labels: int) -> keras
     the mean over the evidence map *is* the logit. Zhou et al., https://arxiv.org/abs/1512.04150
 
     Args:
-        backbone: a name from `keras.applications` whose input is scaled to [-1, 1], such as "MobileNetV2".
+        backbone: one of SCALED_TO_ONE.
         weights: "imagenet", "random", or the path of a weights file.
         size: side of the input in pixels.
         labels: K, the number of labels.
@@ -23,9 +27,9 @@ def evidence_model(backbone: str, weights: str, size: int, labels: int) -> keras
     Raises:
         DataError: no such backbone, or a weights file that does not fit it.
     """
-    build = getattr(keras.applications, backbone, None)
-    if not callable(build):
-        raise DataError(f"keras.applications has no backbone {backbone!r}.")
+    if backbone not in SCALED_TO_ONE:
+        raise DataError(f"{backbone!r} is no backbone that takes [-1, 1]; choose from {', '.join(SCALED_TO_ONE)}.")
+    build = getattr(keras.applications, backbone)
     image = keras.Input((size, size, 3), name="image")
     scaled = keras.layers.Rescaling(1 / 127.5, offset=-1, name="to_minus_one_plus_one")(image)
     try:

@@ -54,6 +54,29 @@ def override(settings: dict[str, Any], assignments: list[str]) -> dict[str, Any]
     return changed
 
 
+# The least and the most that a setting may be, both included.
+RANGES = {
+    "size": (32, 1024), "epochs": (1, 10_000), "batch_size": (1, 4096), "learning_rate": (0.0, 10.0),
+    "warmup_steps": (0, 1_000_000), "weight_decay": (0.0, 1.0), "average_decay": (0.0, 1.0), "patience": (1, 10_000),
+    "crop_area": (0.05, 1.0), "aspect": (1.0, 4.0), "rotation": (0.0, 180.0), "brightness": (0.0, 1.0),
+    "contrast": (0.0, 1.0), "saturation": (0.0, 1.0), "sharpness": (0.0, 1.0), "jpeg": (0, 95),
+}  # fmt: skip
+
+
+def check(settings: dict[str, Any]) -> None:
+    """Refuse values that no run can work with.
+
+    Raises:
+        DataError: names the setting and what it may be.
+    """
+    for key, (low, high) in RANGES.items():
+        if key in settings and not low <= settings[key] <= high:
+            raise DataError(f"{key} must be from {low} to {high}, not {settings[key]!r}.")
+    strengths = settings["inverse_regularisation"]
+    if not strengths or not all(isinstance(c, int | float) and c > 0 for c in strengths):
+        raise DataError(f"inverse_regularisation must be a list of numbers above 0, not {strengths!r}.")
+
+
 def _parse(key: str, text: str, current: Any) -> Any:
     try:
         value = ast.literal_eval(text)

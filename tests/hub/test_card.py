@@ -100,9 +100,7 @@ def test_front_matter_is_what_the_hub_reads():
 
 def test_the_split_of_the_model_index_is_named_truly():
     no_test = {**METRICS, "test": None}
-    assert {result.dataset_split for result in ModelCard(render(CONFIG, no_test)).data.eval_results} == {
-        "validation"
-    }
+    assert {result.dataset_split for result in ModelCard(render(CONFIG, no_test)).data.eval_results} == {"validation"}
 
 
 def test_a_base_model_is_named_where_it_is_one_on_the_hub():
@@ -143,9 +141,7 @@ def test_a_base_model_is_named_where_it_is_one_on_the_hub():
     ],
 )
 def test_the_card_says(words):
-    assert words in " ".join(render(CONFIG, METRICS).split()).replace("\n", " ") or words in render(
-        CONFIG, METRICS
-    )
+    assert words in " ".join(render(CONFIG, METRICS).split()).replace("\n", " ") or words in render(CONFIG, METRICS)
 
 
 def test_every_number_comes_from_the_metrics():
@@ -214,10 +210,7 @@ def test_many_labels_are_shown_readably():
     text = render(config, metrics)
     assert "# One of 30 labels: a photo classifier that shows its evidence" in text
     assert "| kind 4 | kind 7 | 5 |" in text
-    assert (
-        "minus the mean over all labels" in text
-        and "mean over the labels of each label against the rest" in text
-    )
+    assert "minus the mean over all labels" in text and "mean over the labels of each label against the rest" in text
     assert "`kind 19` and 10 more" in text and "kind 20`" not in text
     three = {**CONFIG, "id2label": {"0": "cat", "1": "dog", "2": "fox|y"}}
     metrics["test"] = some_scores([[1, 0, 0], [0, 2, 0], [1, 0, 3]])

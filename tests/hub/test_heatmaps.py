@@ -123,18 +123,6 @@ def test_scale_is_never_the_photos_own():
     np.testing.assert_array_equal(weak[0, 0], [151, 50, 66])
 
 
-@pytest.mark.parametrize(("signed", "low"), [(True, -3), (False, 0)])
-def test_colour_bar_follows_the_rule_of_the_overlay(signed, low):
-    """Each column is what the overlay lays over white for that value; numbers stand under it."""
-    bar = heatmaps.colour_bar(3, opacity=0.6, signed=signed, size=(101, 40))
-    white = Image.new("RGB", (101, 1), "white")
-    expected = np.asarray(heatmaps.overlay(white, np.linspace(low, 3, 101)[None], 3, 0.6))
-    pixels = np.asarray(bar)
-    assert bar.size == (101, 40)
-    np.testing.assert_array_equal(pixels[10, 1:-1], expected[0, 1:-1])
-    assert (pixels[26:] < 128).any()
-
-
 @pytest.mark.parametrize("scale", [0, -1, float("nan")])
 def test_a_scale_that_is_none_is_refused(scale):
     """Never a picture in made-up colours."""

@@ -818,3 +818,14 @@ def test_import_is_light():
     code = f"import sys, hub.images; print([m for m in {heavy!r}.split() if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert result.stdout.strip() == "[]", result.stderr
+
+
+def test_a_pil_picture_of_another_format_is_read_whether_or_not_its_pixels_were_asked_for():
+    """Its file is not read here, but Pillow reads it and the picture is the caller's own."""
+    file = io.BytesIO()
+    SCENE.save(file, "TIFF")
+    lazy = Image.open(io.BytesIO(file.getvalue()))
+    loaded = Image.open(io.BytesIO(file.getvalue()))
+    loaded.load()
+    assert np.array_equal(to_tensor(lazy, 16), to_tensor(SCENE, 16))
+    assert np.array_equal(to_tensor(loaded, 16), to_tensor(SCENE, 16))

@@ -136,3 +136,11 @@ def test_choices_are_named():
     assert words.one_of(["cat", "dog"]) == "cat or dog"
     assert words.one_of(["cat", "dog", "fox"]) == "cat, dog or fox"
     assert words.one_of([str(digit) for digit in range(10)]) == "one of 10 labels"
+
+
+def test_account_of_an_extreme_answer():
+    """Log-odds of -900 are beyond what exp() takes; the probability is the prediction's own."""
+    evidence = np.zeros((1, 1, 2), np.float32)
+    evidence[..., 0] = 900
+    prediction = Prediction("cat", np.array([1, 0], np.float32), evidence[0, 0], evidence)
+    assert "less than 0.1 %" in words.account(prediction, ["cat", "dog"], 1)

@@ -41,9 +41,3 @@ def shapes(tmp_path_factory):
     """320 discs and squares in one split, nothing wrong with any."""
     rows = [(encode(draw(i % 2, i)), i % 2) for i in range(320)]
     return write(tmp_path_factory.mktemp("shapes") / "shapes", {"train": rows})
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _datasets_cache(tmp_path_factory):
-    """Keep what `datasets` caches inside the test's own folder."""
-    datasets.config.HF_DATASETS_CACHE = tmp_path_factory.mktemp("datasets")

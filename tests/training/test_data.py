@@ -1,5 +1,9 @@
 import csv
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,7 +75,7 @@ def test_faults_are_counted_listed_and_left_out(tmp_path):
     ]  # fmt: skip
     assert "row 4 of train" in listed[0]["detail"]
     assert "disc and square" in listed[2]["detail"]
-    assert '"unreadable": 3' in summary(photos)
+    assert "Left out: 3 unreadable, 0 unlabelled, 2 duplicate, 2 conflict" in summary(photos)
 
 
 def test_a_test_split_is_kept_and_validation_comes_out_of_train(tmp_path):
@@ -137,6 +141,60 @@ def test_what_cannot_be_loaded_is_one_sentence(tmp_path):
     broken = write(tmp_path / "broken", {"train": [(b"x", 0), (b"y", 1)]})
     with pytest.raises(DataError, match="holds no readable picture"):
         load(broken, tmp_path)
+
+
+def labelled(folder, labels, kind):
+    """Nine pictures in a parquet file with this label column."""
+    import datasets
+
+    content = {"img": [{"bytes": encode(draw(0, i)), "path": None} for i in range(len(labels))], "label": labels}
+    features = datasets.Features({"img": datasets.Image(), "label": kind})
+    folder.mkdir()
+    datasets.Dataset.from_dict(content, features).to_parquet(folder / "train.parquet")
+    return folder
+
+
+def test_pictures_without_a_label_are_left_out_and_do_not_take_their_twins_along(tmp_path):
+    import datasets
+
+    text = labelled(tmp_path / "text", ["cat", None, "dog", "cat"], datasets.Value("string"))
+    photos = load(text, tmp_path)
+    assert photos.labels.tolist() == [0, 1, 0]
+    assert photos.report["unlabelled"] == 1
+    twin = encode(draw(0, 5))
+    twins = load(write(tmp_path / "twins", {"train": [(twin, 0), (twin, -1), (encode(draw(1, 1)), 1)]}), tmp_path)
+    assert twins.labels.tolist() == [0, 1]
+    assert twins.report["conflict"] == 0
+
+
+def test_a_label_column_of_lists_is_no_label_column(tmp_path):
+    import datasets
+
+    folder = labelled(tmp_path / "lists", [[0], [1]], datasets.List(datasets.Value("int64")))
+    with pytest.raises(DataError, match="has no label column"):
+        load(folder, tmp_path)
+
+
+def test_a_full_disk_while_decoding_is_one_sentence(shapes, tmp_path):
+    """A limit on the size of a file stands for the full disk; writing through a memory map would be a bus error."""
+    script = f"""
+import resource, signal, sys
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from training.data import load_photos
+from hub.errors import StorageError
+load_photos({str(shapes)!r}, 8, cache={str(tmp_path / "other")!r}, progress=False)  # what `datasets` keeps is there
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    load_photos({str(shapes)!r}, 64, cache={str(tmp_path / "cache")!r}, progress=False)
+except StorageError as error:
+    print(error)
+"""
+    environment = {**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "datasets")}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert "Cannot write to" in done.stdout, done.stderr
+    assert "free some space or choose another folder" in done.stdout
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
 def test_an_unwritable_cache_is_one_sentence(shapes, tmp_path):

@@ -83,12 +83,23 @@ def test_a_finished_run_is_not_trained_again(finished, photos, cache):
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_history_lost_after_the_last_checkpoint_comes_back(finished, photos, cache):
+    settings, run, _ = finished
+    before = (run / "history.csv").read_bytes()
+    (run / "history.csv").unlink()
+    fitting.fit(settings, photos, run, cache=cache, progress=False)
+    assert (run / "history.csv").read_bytes() == before
+
+
 def test_a_folder_with_another_run_is_refused(finished, photos, cache):
     settings, run, _ = finished
     with pytest.raises(DataError, match="holds a run with other learning_rate"):
         fitting.fit({**settings, "learning_rate": 0.5}, photos, run, cache=cache)
     with pytest.raises(DataError, match="holds a run with other pictures"):
         fitting.fit(settings, photos.subset(np.arange(len(photos) - 1)), run, cache=cache)
+    relabelled = replace(photos, labels=np.roll(photos.labels, 1))
+    with pytest.raises(DataError, match="holds a run with other pictures"):
+        fitting.fit(settings, relabelled, run, cache=cache)
 
 
 def test_a_broken_checkpoint_is_one_sentence(finished, photos, cache, tmp_path):
@@ -147,12 +158,12 @@ def test_the_head_starts_from_the_logistic_regression(finished, photos, cache):
 
 
 def test_early_stopping_keeps_the_best_epoch(photos, cache, tmp_path, monkeypatch):
-    losses = iter([(0.5, 0.7, 0.8), (0.4, 0.8, 0.9), (0.6, 0.7, 0.8), (0.7, 0.7, 0.8), (0.1, 1.0, 1.0)])
+    losses = iter([0.5, 0.4, 0.6, 0.7, 0.1])
     averages = []
 
     def validate(self):
         averages.append([a.copy() for a in self.averages])
-        return next(losses)
+        return {"log_loss": next(losses), "accuracy": 0.5, "roc_auc": 0.5}
 
     monkeypatch.setattr(fitting._FineTuning, "_validate", validate)
     settings = {**SETTINGS, "epochs": 5, "patience": 2, "batch_size": 128}

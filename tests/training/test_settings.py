@@ -3,7 +3,7 @@ import importlib
 import pytest
 
 from hub.errors import DataError
-from training.settings import load_recipe, override, recipes
+from training.settings import check, load_recipe, override, recipes
 
 
 def test_a_recipe_is_its_plain_assignments():
@@ -14,8 +14,21 @@ def test_a_recipe_is_its_plain_assignments():
 
 
 @pytest.mark.parametrize("name", recipes())
-def test_every_recipe_says_what_it_is(name):
-    assert importlib.import_module(f"training.recipes.{name}").__doc__.strip()
+def test_every_recipe_says_what_to_expect_and_how_to_run_it(name):
+    text = importlib.import_module(f"training.recipes.{name}").__doc__
+    assert f"python -m training fit {name}" in " ".join(text.split())
+    assert "Measured" in text
+    check(load_recipe(name))
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    ["epochs=0", "batch_size=0", "inverse_regularisation=[]", "size=8", "crop_area=2.0", "jpeg=200", "patience=0"],
+)
+def test_a_value_no_run_can_work_with_is_one_sentence(assignment):
+    settings = override(load_recipe("cats_vs_dogs_mobilenetv2"), [assignment])
+    with pytest.raises(DataError, match=f"{assignment.split('=')[0]} must be"):
+        check(settings)
 
 
 def test_a_mistyped_recipe_is_answered_with_the_nearest():

@@ -12,7 +12,7 @@ inverse_regularisation = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0]
 # Stage 2: the whole network.
 epochs = 8
 batch_size = 32
-learning_rate = 1e-4  # ten times more forgets what ImageNet taught, ten times less does not get there
+learning_rate = 1e-4
 warmup_steps = 300
 weight_decay = 1e-3
 average_decay = 0.999  # weights averaged over about the last 1,000 steps
