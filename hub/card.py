@@ -306,11 +306,10 @@ def _results(config: dict, metrics: dict) -> str:
 
 
 def _record(metrics: dict) -> str:
-    held_out = " and ".join(key for key in _SPLITS.values() if metrics.get(key))
-    if not held_out:
+    if not _scored(metrics):
         return ""
     return (
-        f"`predictions.parquet` holds the hash, label and answer of every {held_out} photo, so that these "
+        "`predictions.parquet` holds the hash, label and answer of every photo scored here, so that these "
         "numbers can be computed again; `python -m training evaluate` does so from the photos."
     )
 

@@ -103,6 +103,7 @@ def account(prediction: Prediction, labels: list[str], k: int) -> str:
 
 
 def _term(number: str, meaning: str) -> str:
+    number = number.replace(" %", "&nbsp;%")
     return f"<div><b>{number}</b><span>{meaning}</span></div>"
 
 

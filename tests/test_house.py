@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -20,6 +21,9 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from PIL import Image
 from skimage.data import chelsea
+
+from hub import card
+from hub.classifier import DEFAULT
 
 ROOT = Path(__file__).parent.parent
 SPACE, TRAINING, DEV = "requirements.txt", "requirements-training.txt", "requirements-dev.txt"
@@ -192,6 +196,17 @@ def test_readme_points_at_what_exists():
     for target in re.findall(r"\bmake ([a-z]+)", " ".join(re.findall(r"`[^`]+`|^    .*$", README, re.MULTILINE))):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"README.md names make {target}"
     assert "{{" not in README
+
+
+@pytest.mark.parametrize("path", ["README.md", "training/recipes/cats_vs_dogs_mobilenetv2.py"])
+def test_the_numbers_quoted_are_the_released_models(path):
+    """What README.md and the recipe say of the test split is what metrics.json holds, to the printed digit."""
+    metrics = json.loads((DEFAULT / "metrics.json").read_text(encoding="utf-8"))
+    text = (ROOT / path).read_text(encoding="utf-8")
+    scored = [metrics["test"], *(metrics["elsewhere"].values() if path == "README.md" else ())]
+    for scores in scored:
+        for name in ("roc_auc", "accuracy", "log_loss"):
+            assert card.score(name, scores[name]) in text
 
 
 def test_readme_python_runs(tmp_path, monkeypatch):

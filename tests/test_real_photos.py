@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hub.classifier import DEFAULT
 from training.data import load_photos
@@ -31,15 +32,25 @@ def test_the_cards_numbers_repeat_to_the_printed_digit(cache, capsys):
     assert "the model may have been trained on them, so they are not scored" in said
 
 
+def test_other_pictures_get_a_warning_and_no_test_score(cache, capsys, tmp_path):
+    from training.evaluate import run_evaluation
+
+    blank = tmp_path / "blank"
+    for i, name in enumerate(("cat", "dog") * 4):
+        (blank / name).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 40), (i * 30, 90, 200)).save(blank / name / f"{i}.png")
+    assert run_evaluation(DEFAULT, blank, cache=cache, progress=False) == 0
+    said = capsys.readouterr().out
+    assert "this is not a test score" in said
+    assert "These 8 pictures" in said
+
+
 @needs_photos
-def test_other_photos_get_a_warning_and_no_test_score(cache, capsys):
+def test_the_numbers_of_photos_from_elsewhere_repeat_too(cache, capsys):
     from training.evaluate import run_evaluation
 
     assert run_evaluation(DEFAULT, Path(PHOTOS) / "pet_masks", cache=cache, progress=False) == 0
-    said = capsys.readouterr().out
-    assert "this is not a test score" in said
-    assert "These 293 pictures" in said
-    assert "Test split" not in said
+    assert "The Oxford-IIIT Pet numbers repeat to the printed digit." in capsys.readouterr().out
 
 
 @needs_photos

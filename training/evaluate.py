@@ -473,8 +473,9 @@ def run_evaluation(
         bundle: bundle folder or Hub name; None is the embedded model.
         data: Hub name of a data set, or a folder.
         out: folder for metrics.json, predictions.parquet and figures of this evaluation.
-        record_as: write the scores into the bundle's metrics.json as "elsewhere" under this name. Only for
-            pictures of which none is in the bundle's record; that none was trained on is the caller's word.
+        record_as: put the scores into the bundle's metrics.json as "elsewhere" under this name, and the answers
+            behind them into its predictions.parquet as a split of this name. Only for pictures of which none is
+            recorded under another name; that none was trained on is the caller's word.
 
     Returns:
         Exit code: 0, or 1 where numbers that should repeat do not.
@@ -491,12 +492,12 @@ def run_evaluation(
     photos = load_photos(data, classifier.image_size, cache=cache, progress=progress)
     met = overlaps(np.asarray(photos.hashes).astype(str), record) if record else []
     complete = [overlap for overlap in met if overlap.complete]
-    if record_as and any(len(overlap.rows) for overlap in met):
+    if record_as and any(len(overlap.rows) for overlap in met if overlap.split != record_as):
         raise DataError(
             f"Pictures of {photos.name} are in this model's own record of held-out pictures, so they are "
             "not from elsewhere; leave --record-as out."
         )
-    if complete:
+    if complete and not record_as:
         _say_partial(met, photos, echo)
         _say_rest(met, photos, echo)
         agreed = [_repeat(classifier, photos, record, overlap, out, progress, echo) for overlap in complete]
@@ -506,8 +507,8 @@ def run_evaluation(
     scores = predictions.metrics()
     _say_these(met, predictions, scores, echo)
     if record_as:
-        record_elsewhere(classifier.folder, record_as, scores)
-        echo(f"Written to {Path(classifier.folder) / 'metrics.json'} as elsewhere / {record_as}.")
+        record_elsewhere(classifier.folder, record_as, predictions)
+        echo(f"Recorded in {classifier.folder} as elsewhere / {record_as}.")
     if out:
         _write_out(Path(out), f"these {len(photos):,} pictures", predictions, scores, photos, classifier, echo)
     return 0
@@ -567,8 +568,9 @@ def _repeat(
     predictions = evaluate(classifier, photos, progress=progress)
     predictions = replace(predictions, splits=np.full(len(predictions), overlap.split))
     scores = predictions.metrics()
-    claimed = _read_metrics(classifier.folder).get(overlap.split)
-    echo(score_lines(f"{overlap.split.capitalize()} split, {len(predictions):,} pictures", scores, claimed))
+    known = _read_metrics(classifier.folder)
+    claimed = known.get(overlap.split) or (known.get("elsewhere") or {}).get(overlap.split)
+    echo(score_lines(f"{overlap.split[:1].upper()}{overlap.split[1:]}, {len(predictions):,} pictures", scores, claimed))
     recorded = record.subset(overlap.split)
     relabelled = int((recorded.labels != predictions.labels).sum())
     if relabelled:
@@ -576,7 +578,7 @@ def _repeat(
     drift = float(np.abs(recorded.logits - predictions.logits).max())
     echo(f"Largest difference from the recorded logits: {drift:.2g}.")
     if out:
-        _write_out(Path(out) / overlap.split, f"{overlap.split} split", predictions, scores, photos, classifier, echo)
+        _write_out(Path(out) / overlap.split, overlap.split, predictions, scores, photos, classifier, echo)
     return _say_whether_equal(overlap.split, scores, claimed, echo)
 
 
@@ -610,18 +612,26 @@ def _read_metrics(folder: str | os.PathLike) -> dict:
     return bundle_files.read_json(folder, bundle_files.METRICS) if (folder / bundle_files.METRICS).is_file() else {}
 
 
-def record_elsewhere(bundle: str | os.PathLike, name: str, scores: dict) -> None:
-    """Put the scores of pictures from elsewhere into a bundle's metrics.json and render its README.md anew.
+def record_elsewhere(bundle: str | os.PathLike, name: str, predictions: Predictions) -> None:
+    """Put pictures from elsewhere into a bundle: their scores, the answers behind them, and its README.md anew.
 
-    Each file is written aside and then renamed, so that a reader sees the old file or the new one.
+    Each file is written aside and then renamed; the record comes first, so that no score stands without it.
 
     Raises:
-        BundleError: the folder is not a bundle. StorageError: it cannot be written.
+        DataError: the name is one of the data set's own splits. BundleError: the folder is not a bundle.
+        StorageError: it cannot be written.
     """
+    if name in ("train", "validation", "test"):
+        raise DataError(f"{name!r} is the name of a split; give pictures from elsewhere another.")
     folder = Path(bundle)
     config, content = bundle_files.read_json(folder, bundle_files.CONFIG), _read_metrics(folder)
-    content["elsewhere"] = {**(content.get("elsewhere") or {}), name: scores}
-    text = card.render(config, content)
+    content["elsewhere"] = {**(content.get("elsewhere") or {}), name: predictions.metrics()}
+    parts = [replace(predictions, splits=np.full(len(predictions), name))]
+    if (folder / bundle_files.PREDICTIONS).is_file():
+        record = read_predictions(folder)
+        parts.insert(0, record.take(record.splits != name))
+    table, text = predictions_table(parts), card.render(config, content)
+    write_aside(folder / bundle_files.PREDICTIONS, lambda file: pq.write_table(table, file))
     write_json(folder / bundle_files.METRICS, content)
     write_aside(folder / bundle_files.CARD, lambda file: file.write(text.encode()))
 

@@ -101,14 +101,15 @@ def _dataset(photos: Photos, title: str | None, hub_id: str | None, note: str | 
 
 def _training(settings: dict, run: Path, recipe: str, command: str) -> dict:
     history = list(csv.DictReader((run / "history.csv").open()))
-    best = min(history, key=lambda row: float(row["validation_loss"]))
+    with np.load(run / "checkpoint.npz") as arrays:
+        best = json.loads(str(arrays["state"]))["best_epoch"] + 1
     started = json.loads((run / "settings.json").read_text())
     return {
         "recipe": recipe,
         "command": command,
         "settings": {key: value for key, value in settings.items() if key not in PLACES},
         "seconds": float(history[-1]["seconds"]),
-        "epochs": f"{len(history)} (kept: the averaged weights after epoch {best['epoch']})",
+        "epochs": f"{len(history)} (kept: the averaged weights after epoch {best})",
         "temperature": json.loads((run / "temperature.json").read_text())["temperature"],
         **{key: started[key] for key in ("started", "machine", "versions")},
     }

@@ -42,7 +42,7 @@ CHECKPOINT_SECONDS = 240
 PLACES = ("data", "backbone_weights")  # settings that say where things lie on one machine, not what they are
 HISTORY_COLUMNS = [
     "epoch", "step", "learning_rate", "train_loss", "train_accuracy",
-    "validation_loss", "validation_accuracy", "validation_roc_auc", "seconds",
+    "validation_loss", "validation_calibrated_loss", "validation_accuracy", "validation_roc_auc", "seconds",
 ]  # fmt: skip
 
 
@@ -253,7 +253,7 @@ class _FineTuning:
         state = self.state
         start = time.monotonic()
         scores = self._validate()
-        loss = scores["log_loss"]
+        loss = scores["calibrated_log_loss"]
         state.seconds += time.monotonic() - start
         self.history.append(
             {
@@ -262,7 +262,8 @@ class _FineTuning:
                 "learning_rate": float(keras.ops.convert_to_numpy(self.optimizer.learning_rate)),
                 "train_loss": state.loss_sum / self.steps,
                 "train_accuracy": state.correct_sum / self.steps,
-                "validation_loss": loss,
+                "validation_loss": scores["log_loss"],
+                "validation_calibrated_loss": loss,
                 "validation_accuracy": scores["accuracy"],
                 "validation_roc_auc": scores["roc_auc"],
                 "seconds": round(state.seconds, 1),
@@ -276,8 +277,8 @@ class _FineTuning:
         state.finished = stalled or state.epoch >= self.settings["epochs"]
         self._save()
         print(
-            f"Epoch {state.epoch}: validation log loss {loss:.4f}, accuracy {scores['accuracy']:.2%}, "
-            f"ROC AUC {scores['roc_auc']:.5f}",
+            f"Epoch {state.epoch}: validation log loss {scores['log_loss']:.4f} ({loss:.4f} calibrated), "
+            f"accuracy {scores['accuracy']:.2%}, ROC AUC {scores['roc_auc']:.5f}",
             flush=True,
         )
 
@@ -310,12 +311,16 @@ class _FineTuning:
             average += (1 - decay) * keras.ops.convert_to_numpy(variable)
 
     def _validate(self) -> dict[str, float]:
-        """The scores of the averaged weights (`training.evaluate.point_scores`)."""
+        """The scores of the averaged weights (`training.evaluate.point_scores`), and log loss once calibrated.
+
+        Epochs are compared by the latter, because the temperature is fitted in the end whichever is kept.
+        """
         current = [keras.ops.convert_to_numpy(v) for v in self.network.trainable_variables]
         self._assign(self.averages)
         logits = _logits(self.network, self.held)
         self._assign(current)
-        return point_scores(self.held.labels, logits)
+        _, calibrated = fit_temperature(self.held.labels, logits)
+        return {**point_scores(self.held.labels, logits), "calibrated_log_loss": calibrated}
 
     def _assign(self, arrays: list[np.ndarray]) -> None:
         for variable, array in zip(self.network.trainable_variables, arrays, strict=True):
@@ -361,24 +366,33 @@ class _FineTuning:
 # After both
 
 
-def _calibrate(model: keras.Model, held: Photos, run: Path) -> None:
-    """Divide the head by the temperature that gives the lowest validation log loss; note it in temperature.json.
+def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> tuple[float, float]:
+    """The temperature between 1/4 and 4 that gives logits / temperature the lowest log loss, and that loss.
 
-    Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 4.2. It changes no answer's label and no ROC curve.
+    Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 4.2. It changes no answer's label and, for two
+    labels, no ranking.
     """
-    logits = _logits(keras.Model(model.input, model.output["logits"]), held).astype(np.float64)
+    classes = range(logits.shape[1])
 
     def loss(log_temperature: float) -> float:
-        return log_loss(held.labels, softmax(logits / np.exp(log_temperature), axis=1), labels=range(logits.shape[1]))
+        p = softmax(logits.astype(np.float64) / np.exp(log_temperature), axis=1)
+        return log_loss(labels, p, labels=classes)
 
     found = minimize_scalar(loss, bounds=(-np.log(4), np.log(4)), method="bounded")
-    temperature = float(np.exp(found.x))
+    return float(np.exp(found.x)), float(found.fun)
+
+
+def _calibrate(model: keras.Model, held: Photos, run: Path) -> None:
+    """Divide the head by the temperature fitted on validation, and note it in temperature.json."""
+    logits = _logits(keras.Model(model.input, model.output["logits"]), held)
+    temperature, loss = fit_temperature(held.labels, logits)
     head = model.get_layer("evidence")
     head.set_weights([weights / np.float32(temperature) for weights in head.get_weights()])
-    content = {"temperature": temperature, "validation_loss_before": loss(0.0), "validation_loss": float(found.fun)}
+    before = point_scores(held.labels, logits)["log_loss"]
+    content = {"temperature": temperature, "validation_loss_before": before, "validation_loss": loss}
     write_json(run / "temperature.json", content)
-    bound = " (the bound: the photos cannot tell it)" if not 0.26 < temperature < 3.9 else ""
-    print(f"Temperature {temperature:.3f}{bound}: validation log loss {content['validation_loss']:.4f}", flush=True)
+    bound = "" if 0.26 < temperature < 3.9 else " (the bound: the photos cannot tell it)"
+    print(f"Temperature {temperature:.3f}{bound}: validation log loss {before:.4f}, then {loss:.4f}", flush=True)
 
 
 def _logits(network: keras.Model, photos: Photos) -> np.ndarray:

@@ -143,4 +143,4 @@ def test_account_of_an_extreme_answer():
     evidence = np.zeros((1, 1, 2), np.float32)
     evidence[..., 0] = 900
     prediction = Prediction("cat", np.array([1, 0], np.float32), evidence[0, 0], evidence)
-    assert "less than 0.1 %" in words.account(prediction, ["cat", "dog"], 1)
+    assert "less than 0.1&nbsp;%" in words.account(prediction, ["cat", "dog"], 1)

@@ -322,7 +322,7 @@ def test_evaluate_answers_as_predict_does_and_maps_labels(bundle_2, pictures):
 def test_the_cards_numbers_repeat_on_the_recorded_pictures(recorded, pictures, tmp_path):
     code, said = run(recorded, pictures, tmp_path, out=tmp_path / "out")
     assert code == 0
-    assert "Test split, 30 pictures" in said and "repeat to the printed digit" in said
+    assert "Test, 30 pictures" in said and "repeat to the printed digit" in said
     assert "The other 10 pictures" in said and "not scored" in said
     auc = json.loads((recorded / "metrics.json").read_text())["test"]["roc_auc"]
     assert card.score("roc_auc", auc) in said
@@ -352,7 +352,7 @@ def test_other_pictures_get_a_warning_and_no_test_score(recorded, photos, tmp_pa
     code, said = run(recorded, other, tmp_path)
     assert code == 0
     assert "Warning: 8 of these 8 pictures" in said and "not a test score" in said
-    assert "These 8 pictures" in said and "Test split" not in said
+    assert "These 8 pictures" in said and "Test, " not in said
 
 
 def test_a_part_of_the_recorded_pictures_is_said_plainly(recorded, pictures, tmp_path):
@@ -386,6 +386,15 @@ def test_pictures_from_elsewhere_are_recorded_in_metrics_and_card(recorded, phot
     assert (mine / "README.md").read_text() == card.render(config, content)
     assert "my garden" in (mine / "README.md").read_text()
     assert not list(mine.glob(".*"))
+    record = read_predictions(mine)
+    assert len(record) == len(read_predictions(recorded)) + 8
+    assert record.subset("my garden").metrics() == content["elsewhere"]["my garden"]
+    code, said = run(mine, other, tmp_path)  # now these pictures' numbers can be repeated too
+    assert code == 0 and "The my garden numbers repeat to the printed digit." in said
+    before = (mine / "metrics.json").read_bytes()
+    run(mine, other, tmp_path, record_as="my garden")  # again: replaced, not doubled
+    assert len(read_predictions(mine)) == len(record)
+    assert (mine / "metrics.json").read_bytes() == before
     with pytest.raises(DataError, match="record-as"):
         run(mine, pictures, tmp_path, record_as="cheat")
     assert "cheat" not in (mine / "metrics.json").read_text()
@@ -393,7 +402,9 @@ def test_pictures_from_elsewhere_are_recorded_in_metrics_and_card(recorded, phot
 
 def test_recording_in_what_is_no_bundle_is_refused(tmp_path):
     with pytest.raises(BundleError):
-        record_elsewhere(tmp_path, "x", {})
+        record_elsewhere(tmp_path, "x", None)
+    with pytest.raises(DataError, match="name of a split"):
+        record_elsewhere(tmp_path, "test", None)
     with pytest.raises(DataError, match="no folder"):
         run_evaluation("someone/model", tmp_path, record_as="x")
 

@@ -163,7 +163,8 @@ def test_early_stopping_keeps_the_best_epoch(photos, cache, tmp_path, monkeypatc
 
     def validate(self):
         averages.append([a.copy() for a in self.averages])
-        return {"log_loss": next(losses), "accuracy": 0.5, "roc_auc": 0.5}
+        loss = next(losses)
+        return {"log_loss": loss, "calibrated_log_loss": loss, "accuracy": 0.5, "roc_auc": 0.5}
 
     monkeypatch.setattr(fitting._FineTuning, "_validate", validate)
     settings = {**SETTINGS, "epochs": 5, "patience": 2, "batch_size": 128}
