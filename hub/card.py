@@ -166,7 +166,7 @@ def _loading(config: dict) -> str:
     names = _labels(config)
     grid = (config.get("evidence") or {}).get("grid")
     shape = f"({grid[0]}, {grid[1]}, {len(names)})" if grid else f"(height, width, {len(names)})"
-    evidence = [f"answer.evidence                   # array {shape}; its mean over the cells is the logits"]
+    evidence = [f"answer.evidence  # array {shape}; its mean over the cells is the logits"]
     return _paragraphs(
         "## How to load it",
         "With the `hub` package of this project (`pip install .` in its folder; ONNX Runtime, no TensorFlow):",
@@ -176,7 +176,7 @@ def _loading(config: dict) -> str:
                 "from hub import ImageClassifier",
                 "",
                 'classifier = ImageClassifier.from_pretrained("this folder, or a name on the Hub")',
-                'classifier("photo.jpg")           # [{"label": …, "score": …}, …], most probable first',
+                'classifier("photo.jpg")  # [{"label": …, "score": …}, …], most probable first',
                 "",
                 'answer = classifier.predict("photo.jpg")',
                 "answer.label, answer.probabilities, answer.logits",

@@ -34,7 +34,7 @@ def test_the_sum_is_shown_and_adds_up(desktop_tab, bundle_2, pictures):
     prediction = ImageClassifier.from_pretrained(bundle_2).predict(pictures / "my_cat.jpg")
     mean = prediction.logits.max() - prediction.logits.min()
     numbers = desktop_tab.page.locator("#account b").all_inner_texts()
-    assert numbers == [f"+{mean:.2f}", "log-odds", f"{100 / (1 + np.exp(-mean)):.1f} %"]
+    assert numbers == [f"+{mean:.2f}", "log-odds", f"{100 / (1 + np.exp(-mean)):.1f}\N{NO-BREAK SPACE}%"]
     ends = desktop_tab.page.locator("#bar .ticks").inner_text().split()
     scale = ImageClassifier.from_pretrained(bundle_2).evidence_scale
     assert ends == [f"−{scale:.1f}", "0", f"+{scale:.1f}", "logits"]

@@ -8,6 +8,7 @@ import io
 import os
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gradio as gr
@@ -103,14 +104,17 @@ def test_no_payload_reads_another_file_or_fetches_one(visitor, secret, attack):
 
 
 def test_no_other_control_fetches_a_file(visitor):
-    message = visitor.send("opacity", None, "cat", "Evidence", file_data("https://huggingface.co/robots.txt"))
+    message = visitor.send("opacity", None, "cat", "Evidence", file_data("https://example.invalid/robots.txt"))
     assert not message["success"]
 
 
 def test_gradio_has_no_way_to_fetch(address_2):
-    with pytest.raises(gr.Error, match="not fetched"):
-        asyncio.run(processing_utils.async_ssrf_protected_get("https://huggingface.co/robots.txt"))
-    for path in ("file=https://huggingface.co/robots.txt", "proxy=https://huggingface.co/robots.txt"):
+    # In a thread of its own, since Playwright may have an event loop running in this one.
+    with ThreadPoolExecutor(1) as thread, pytest.raises(gr.Error, match="not fetched"):
+        thread.submit(
+            lambda: asyncio.run(processing_utils.async_ssrf_protected_get("https://example.invalid/robots.txt"))
+        ).result()
+    for path in ("file=https://example.invalid/robots.txt", "proxy=https://example.invalid/robots.txt"):
         with pytest.raises(urllib.error.HTTPError) as caught:
             urllib.request.urlopen(f"{address_2}gradio_api/{path}")
         assert caught.value.code in (400, 403, 404)

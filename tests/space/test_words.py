@@ -85,10 +85,10 @@ def test_account_of_two_labels_adds_up_to_the_log_odds():
     text = words.account(TWO, ["cat", "dog"], 0)
     assert "<b>+2.00</b><span>mean of the 4 cells" in text
     assert "of cat against dog" in text
-    assert "<b>88.1 %</b><span>cat: 1 / (1 + e<sup>−2.00</sup>)" in text
+    assert "<b>88.1&nbsp;%</b><span>cat: 1 / (1 + e<sup>−2.00</sup>)" in text
     other = words.account(TWO, ["cat", "dog"], 1)
     assert "<b>−2.00</b>" in other
-    assert "<b>11.9 %</b><span>dog: 1 / (1 + e<sup>+2.00</sup>)" in other
+    assert "<b>11.9&nbsp;%</b><span>dog: 1 / (1 + e<sup>+2.00</sup>)" in other
 
 
 def test_account_of_three_labels_is_the_logit_less_the_mean():

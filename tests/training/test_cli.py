@@ -34,7 +34,11 @@ def trained(shapes, tmp_path_factory):
     sets = [part for assignment in SMALL for part in ("--set", assignment)]
     printed = run(
         "fit", RECIPE, "--data", shapes, "--backbone-weights", "random", *sets, "--run", folder / "run",
-        "--cache", folder / "cache", "--open-test", "--elsewhere", elsewhere, "--data-name", "someone/shapes",
+        "--cache", folder / "cache", "--open-test", "--data-name", "someone/shapes",
+    )  # fmt: skip
+    run(
+        "evaluate", folder / "run" / "bundle", "--data", elsewhere, "--record-as", "elsewhere",
+        "--cache", folder / "cache",
     )  # fmt: skip
     return folder, printed
 
@@ -75,9 +79,9 @@ def test_the_bundle_accounts_for_itself(trained, shapes):
 def test_every_figure_is_drawn(trained):
     folder, _ = trained
     kinds = ("roc", "precision_recall", "confusion_matrix", "reliability")
-    names = {f"{split}_{kind}.png" for split in ("validation", "test") for kind in kinds}
+    names = {f"{split}_{kind}.png" for split in ("validation", "test") for kind in kinds} | {"learning_curves.png"}
     found = {path.name for path in (folder / "run" / "figures").glob("*.png")}
-    assert names | {"validation_learning_curves.png"} <= found
+    assert names <= found
     for path in (folder / "run" / "figures").glob("*.png"):
         assert min(Image.open(path).size) > 300
 
@@ -91,7 +95,9 @@ def test_evaluate_repeats_the_bundles_numbers(trained, shapes):
 
 def test_evaluate_on_other_pictures_claims_no_test_score(trained):
     folder, _ = trained
-    printed = run("evaluate", folder / "run" / "bundle", "--data", folder / "elsewhere", "--cache", folder / "cache")
+    rows = [(encode(draw(i % 2, 7000 + i)), i % 2) for i in range(12)]
+    other = write(folder / "other", {"train": rows})
+    printed = run("evaluate", folder / "run" / "bundle", "--data", other, "--cache", folder / "cache")
     assert "not a test score" in printed
 
 
