@@ -57,7 +57,7 @@ def test_only_uploads_may_be_read(folder, tmp_path):
     (folder / "link.png").symlink_to(secret)
     (folder / "folder").mkdir()
     attempts = [secret, folder / "link.png", folder / ".." / secret.name, folder / "folder", folder / "missing.png"]
-    for path in [*map(str, attempts), "", None, "a\0b", "x" * 10_000, "https://huggingface.co/photo.png"]:
+    for path in [*map(str, attempts), "", None, "a\0b", "x" * 10_000, "https://example.invalid/photo.png"]:
         with pytest.raises(gr.Error, match="upload it again") as caught:
             guards.uploaded(path)
         assert str(folder) not in caught.value.message
@@ -88,7 +88,7 @@ def attacks(secret: Path) -> dict[str, dict]:
         "a path called a stream": file_data(str(secret), is_stream=True),
         "a data: address beside a path": file_data(str(secret), url=data),
         "a data: address without path": {"url": data, "meta": {"_type": "gradio.FileData"}},
-        "a web address": file_data("https://huggingface.co/front/assets/huggingface_logo.svg"),
+        "a web address": file_data("https://example.invalid/logo.svg"),
         "a local address": file_data("http://127.0.0.1:1/photo.png"),
         "an SVG by name": file_data(str(secret), orig_name="photo.svg"),
     }
