@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hub.errors import BundleError, DataError, ImageError, StorageError
-from training.settings import load_recipe, override
+from training.settings import check, load_recipe, override
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -65,9 +65,11 @@ def fit(
     if backbone_weights is not None:
         changed.append(f"backbone_weights={backbone_weights}")
     settings = override(settings, changed)
+    check(settings)
     folder = run or Path("runs") / recipe
     photos = load_photos(settings["data"], settings["size"], cache=cache)
     print(summary(photos))
+
     from training import figures
     from training.evaluate import score_lines
     from training.finish import make_bundle
@@ -88,7 +90,6 @@ def fit(
             scale=classifier.evidence_scale, prefix=f"{split}_",
             history=folder / "history.csv" if split == "validation" else None,
         )  # fmt: skip
-    for split, found in predictions.items():
         print(score_lines(f"{split.capitalize()} split, {len(found):,} pictures", found.metrics()))
     print(f"The bundle is in {folder / 'bundle'}.")
     if push_to is not None:

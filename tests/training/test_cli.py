@@ -125,6 +125,7 @@ def test_without_open_test_no_test_picture_is_answered(trained, shapes):
     [
         (["fit", "cats_vs_dogs_mobilenet"], "did you mean 'cats_vs_dogs_mobilenetv2'"),
         (["fit", RECIPE, "--set", "epoch=3"], "did you mean 'epochs'"),
+        (["fit", RECIPE, "--set", "size=0"], "size must be from 32 to 1024, not 0"),
         (["fit", RECIPE, "--data", "no-such-folder/here/it/is"], "No data set could be loaded"),
         (["evaluate", "no-such-folder/here/it/is", "--data", "x"], "There is no folder"),
     ],
