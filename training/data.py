@@ -8,7 +8,7 @@ in every version of a data set; adding pictures moves none.
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -222,7 +222,7 @@ def _decode(rows: list[_Row], size: int, folder: Path, progress: bool) -> None:
             with (aside / "pixels.npy").open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
                 header = {"descr": "|u1", "fortran_order": False, "shape": (len(rows), size, size, 3)}
                 np.lib.format.write_array_header_1_0(file, header)
-                found = tqdm(_map(pool, decode, rows), "decoding", len(rows), disable=not progress, unit="photo")
+                found = tqdm(map_ahead(pool, decode, rows), "decoding", len(rows), disable=not progress, unit="photo")
                 for digest, error, stored, tensor in found:
                     hashes.append(digest)
                     errors.append(error)
@@ -235,7 +235,7 @@ def _decode(rows: list[_Row], size: int, folder: Path, progress: bool) -> None:
             shutil.rmtree(aside, ignore_errors=True)
 
 
-def _map(pool: ThreadPoolExecutor, function, items: list, ahead: int = 64) -> Iterator:
+def map_ahead(pool: ThreadPoolExecutor, function: Callable, items: Iterable, ahead: int = 64) -> Iterator:
     """`pool.map` that never runs more than `ahead` items in front of its reader, so memory stays bounded."""
     waiting = []
     for item in items:

@@ -11,6 +11,7 @@ checkpoint needs no more than weights, optimizer state, averages and two counter
 import datetime
 import hashlib
 import importlib
+import itertools
 import json
 import os
 import platform
@@ -32,7 +33,7 @@ from tqdm import tqdm
 
 from hub.errors import DataError
 from training.augment import Augmentation
-from training.data import Photos, default_cache, write_problems
+from training.data import Photos, default_cache, map_ahead, write_problems
 from training.evaluate import point_scores
 from training.files import storage, write_arrays, write_json, write_rows
 from training.models import evidence_model, features_model, freeze_batch_norm
@@ -161,14 +162,11 @@ def frozen_features(model: keras.Model, photos: Photos, cache: Path, progress: b
         digest = hashlib.sha256(f"{body.hexdigest()} {size}".encode())
         digest.update("".join(photos.hashes[start : start + 1024]).encode())
         path = cache / "features" / f"{digest.hexdigest()[:24]}.npz"
-        pixels = photos.pixels[np.arange(start, min(start + 1024, len(photos)))]
         if not path.exists():
-            found = [
-                extractor.predict_on_batch(pixels[i : i + 64].astype(np.float32)) for i in range(0, len(pixels), 64)
-            ]
-            write_arrays(path, {"features": np.concatenate(found)})
+            part = photos.subset(np.arange(start, min(start + 1024, len(photos))))
+            write_arrays(path, {"features": _predict(extractor, part)})
         chunks.append(np.load(path)["features"])
-        bar.update(len(pixels))
+        bar.update(len(chunks[-1]))
     bar.close()
     return np.concatenate(chunks)
 
@@ -194,7 +192,7 @@ class _FineTuning:
     """The whole network on augmented photos, its weights averaged, stopped early, checkpointed."""
 
     def __init__(self, model: keras.Model, settings: dict, photos: Photos, run: Path, progress: bool):
-        self.model, self.settings, self.run, self.show = model, settings, run, progress
+        self.settings, self.run, self.show = settings, run, progress
         self.train, self.held = photos.subset("train"), photos.subset("validation")
         self.steps = len(self.train) // settings["batch_size"]
         if not self.steps:
@@ -291,16 +289,10 @@ class _FineTuning:
             return self.augment(self.train.pixels[i], np.random.default_rng([seed, epoch, i]))
 
         with ThreadPoolExecutor(2) as pool:
-            waiting = []
-            for step in range(first, self.steps + 2):
-                if step < self.steps:
-                    chosen = order[step * size : (step + 1) * size]
-                    waiting.append((chosen, [pool.submit(draw, int(i)) for i in chosen]))
-                if step >= first + 2 or step >= self.steps:
-                    if not waiting:
-                        return
-                    chosen, views = waiting.pop(0)
-                    yield np.stack([view.result() for view in views]).astype(np.float32), self.train.labels[chosen]
+            views = map_ahead(pool, draw, order[first * size : self.steps * size].tolist(), ahead=3 * size)
+            for step in range(first, self.steps):
+                batch = np.stack(list(itertools.islice(views, size)))
+                yield batch.astype(np.float32), self.train.labels[order[step * size : (step + 1) * size]]
 
     def _average(self) -> None:
         """Exponential moving average of the weights, quicker at first so that the start is soon forgotten."""
@@ -317,7 +309,7 @@ class _FineTuning:
         """
         current = [keras.ops.convert_to_numpy(v) for v in self.network.trainable_variables]
         self._assign(self.averages)
-        logits = _logits(self.network, self.held)
+        logits = _predict(self.network, self.held)
         self._assign(current)
         _, calibrated = fit_temperature(self.held.labels, logits)
         return {**point_scores(self.held.labels, logits), "calibrated_log_loss": calibrated}
@@ -384,7 +376,7 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> tuple[float, floa
 
 def _calibrate(model: keras.Model, held: Photos, run: Path) -> None:
     """Divide the head by the temperature fitted on validation, and note it in temperature.json."""
-    logits = _logits(keras.Model(model.input, model.output["logits"]), held)
+    logits = _predict(keras.Model(model.input, model.output["logits"]), held)
     temperature, loss = fit_temperature(held.labels, logits)
     head = model.get_layer("evidence")
     head.set_weights([weights / np.float32(temperature) for weights in head.get_weights()])
@@ -395,7 +387,7 @@ def _calibrate(model: keras.Model, held: Photos, run: Path) -> None:
     print(f"Temperature {temperature:.3f}{bound}: validation log loss {before:.4f}, then {loss:.4f}", flush=True)
 
 
-def _logits(network: keras.Model, photos: Photos) -> np.ndarray:
-    """The logits (N, K) that a network with this one output gives for all photos."""
+def _predict(network: keras.Model, photos: Photos) -> np.ndarray:
+    """What a network of one output gives for all photos, (N, …), in batches of 64."""
     chunks = (photos.pixels[np.arange(i, min(i + 64, len(photos)))] for i in range(0, len(photos), 64))
     return np.concatenate([network.predict_on_batch(chunk.astype(np.float32)) for chunk in chunks])
