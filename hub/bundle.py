@@ -5,8 +5,11 @@ onnx/model.onnx       pixel_values (batch, 3, S, S) -> logits (batch, K), eviden
 config.json           labels, image size, preprocessing, evidence scale
 metrics.json          every measured number
 predictions.parquet   the per-photo record those numbers were computed from
-README.md             the model card, rendered from the two JSON files
+agreement.json        how far each runtime's answers are from Keras's, and the hash of every file compared
+README.md             the model card, rendered from the three JSON files
 figures/              curves that go with the card
+
+What is published (`hub.publish`) holds the files of `hub.formats` too, all derived from model.keras, and labels.txt.
 """
 
 from __future__ import annotations
@@ -20,15 +23,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hub import safety
 from hub.errors import BundleError, StorageError
+from hub.safety import check_keras as check_keras
+from hub.safety import keras_config as keras_config
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 KERAS, ONNX, CONFIG, METRICS = "model.keras", "onnx/model.onnx", "config.json", "metrics.json"
-PREDICTIONS, CARD, FIGURES = "predictions.parquet", "README.md", "figures"
-MEMBERS = {KERAS, "onnx", CONFIG, METRICS, PREDICTIONS, CARD, FIGURES}
-RUNTIME_FILES = [CONFIG, METRICS, PREDICTIONS, CARD, ONNX]  # what answering and its record need: no Keras
+PREDICTIONS, CARD, FIGURES, AGREEMENT = "predictions.parquet", "README.md", "figures", "agreement.json"
+LABELS = "labels.txt"  # one a line, in the order of the logits, for those who read no JSON
+RECORD = [CONFIG, METRICS, PREDICTIONS, AGREEMENT, CARD]  # what is known of a model, beside the model
+# What may lie in a folder that a new bundle replaces: the above, and the files and folders of hub.formats.
+MEMBERS = {
+    KERAS, "onnx", CONFIG, METRICS, PREDICTIONS, CARD, FIGURES, AGREEMENT, LABELS,
+    "metadata.json", "model.weights.h5", "preprocessor_config.json", "model.safetensors",
+    "litert", "openvino", "coreml", "model.h5",
+}  # fmt: skip
+
+LARGEST = {"json": 16 * 2**20, "model": 2**31}  # bytes that are read of one file; an ONNX file cannot have more
 
 PREPROCESSING = {
     "orientation": "exif",
@@ -39,8 +53,14 @@ PREPROCESSING = {
     "dtype": "uint8",
 }
 INPUTS = {"keras": "float 0-255 NHWC", "onnx": "pixel_values float32 NCHW in [-1, 1]"}
-# Keras takes a config.json that has one of these keys for its own when it loads a repository by name.
+# A published config.json holds three libraries' keys side by side. By these Keras takes the file for its own, …
 KERAS_KEYS = {"module", "class_name", "config", "registered_name", "build_config", "compile_config"}
+# … and these tell Transformers what to build (id2label, label2id, image_size and model_type are its own words too).
+TRANSFORMERS_KEYS = {
+    "architectures", "num_channels", "depth_multiplier", "depth_divisible_by", "min_depth", "expand_ratio",
+    "output_stride", "first_layer_is_expansion", "finegrained_output", "hidden_act", "tf_padding",
+    "classifier_dropout_prob", "layer_norm_eps",
+}  # fmt: skip
 
 
 def make_config(labels: list[str], image_size: int, grid: tuple[int, int] | None, **more) -> dict:
@@ -51,7 +71,13 @@ def make_config(labels: list[str], image_size: int, grid: tuple[int, int] | None
         image_size: S, the side in pixels.
         grid: (h, w) of the evidence, None for a model without.
         more: further entries.
+
+    Raises:
+        BundleError: one of them has a name that belongs to another library.
     """
+    clash = sorted((KERAS_KEYS | TRANSFORMERS_KEYS) & more.keys())
+    if clash:
+        raise BundleError(f"The entry {clash[0]} of a config belongs to Keras or Transformers; choose another name.")
     config = {
         "model_type": "image_classifier",
         "id2label": {str(index): label for index, label in enumerate(labels)},
@@ -92,9 +118,26 @@ def check_config(config: dict, where: str) -> dict:
     scale = evidence.get("scale", 1.0)
     positive = type(scale) in (int, float) and 0 < scale < float("inf")
     demand(scale is None or positive, "has an evidence scale that is not a positive number")
-    clash = sorted(KERAS_KEYS & config.keys())
-    demand(not clash, f"uses the key {', '.join(clash)}, which belongs to Keras")
+    demand("auto_map" not in config, "names code of its own under auto_map, which is never run")
     return config
+
+
+def own(config: dict) -> dict:
+    """Return a published config.json without the keys that other libraries read."""
+    return {key: value for key, value in config.items() if key not in KERAS_KEYS | TRANSFORMERS_KEYS}
+
+
+def merge(config: dict, keys: dict, library: str) -> dict:
+    """Add another library's keys to a config.json.
+
+    Raises:
+        BundleError: a key is there already and means something else.
+    """
+    default = {"model_type": "image_classifier"}  # says nothing, so a library's own word may take its place
+    clash = [key for key in keys if config.get(key, keys[key]) not in (keys[key], default.get(key, keys[key]))]
+    if clash:
+        raise BundleError(f"config.json has a {clash[0]} that {library} would misread; rename it where it is made.")
+    return {**config, **keys}
 
 
 def check_graph(session: InferenceSession, config: dict, where: str) -> bool:
@@ -131,9 +174,10 @@ def _fits(shape: list, wanted: tuple) -> bool:
 
 
 def read_bytes(folder: Path, name: str) -> bytes:
-    """Return the content of a file that a bundle must have."""
+    """Return the content of a file that a bundle must have, not larger than one of its kind can be."""
+    limit = LARGEST["json" if name.endswith(".json") else "model"]
     try:
-        return (folder / name).read_bytes()
+        return safety.read_limited(folder / name, limit)
     except FileNotFoundError as error:
         raise BundleError(f"{folder} has no {name}, so it is not a model; check the name.") from error
     except OSError as error:
@@ -153,21 +197,30 @@ def read_json(folder: Path, name: str) -> dict:
     return content
 
 
-def write_json(folder: Path, name: str, content: dict) -> None:
-    """Write a JSON file that people read too; numpy's numbers become plain ones, NaN is refused."""
+def agreement(folder: Path) -> dict | None:
+    """Return what agreement.json says of a bundle; None where it was never verified."""
+    return read_json(folder, AGREEMENT) if (folder / AGREEMENT).is_file() else None
+
+
+def json_text(content: dict, name: str) -> str:
+    """Return JSON that people read too; numpy's numbers become plain ones, NaN is refused with the file's name."""
     try:
         style = {"indent": 2, "ensure_ascii": False, "allow_nan": False}
-        text = json.dumps(content, default=lambda value: value.tolist(), **style)
+        return json.dumps(content, default=lambda value: value.tolist(), **style) + "\n"
     except (ValueError, TypeError, AttributeError) as error:
         raise BundleError(f"{name} cannot be written ({error}); give plain, finite numbers.") from error
-    (folder / name).write_text(text + "\n", encoding="utf-8")
+
+
+def write_json(folder: Path, name: str, content: dict) -> None:
+    """Write `json_text` to a file of a folder that is not yet the bundle."""
+    (folder / name).write_text(json_text(content, name), encoding="utf-8")
 
 
 def copy(source: Path, target: Path) -> None:
     """Copy one file's content, following links (a Hub cache is made of them)."""
     if not source.is_file():
         raise BundleError(f"There is no file {source} to put into the bundle; check the path.")
-    target.parent.mkdir(exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
 
 

@@ -7,6 +7,9 @@ from pathlib import PurePath
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from hub import card_runtimes
+from hub.markdown import facts, paragraphs, table
+
 SCORES = {
     "roc_auc": "ROC AUC",
     "average_precision": "Average precision",
@@ -23,7 +26,9 @@ SCORES = {
 _FIVE_DECIMALS = {"roc_auc", "average_precision"}
 _FOUR_DECIMALS = {"log_loss", "expected_calibration_error"}
 NOT_MEASURED = "not measured"
+NOT_TOLD_APART = "not told apart, since the intervals overlap"
 LARGEST_MATRIX = 20  # labels; beyond, a table of the commonest confusions is read more easily
+WEAKEST = 10  # labels whose recall is shown then
 
 
 def number(name: str, value: float) -> str:
@@ -44,40 +49,50 @@ def score(name: str, entry: dict | None) -> str:
     return f"{text} ({number(name, low).removesuffix(' %')}–{number(name, high).removesuffix(' %')})"
 
 
-def render(config: dict, metrics: dict | None) -> str:
-    """The card (YAML front matter and Markdown) of a bundle with this config.json and metrics.json.
+def render(config: dict, metrics: dict | None, agreement: dict | None = None, repo_id: str | None = None) -> str:
+    """Return the card (YAML front matter and Markdown) of a bundle.
 
-    Every number comes from the two; what they do not hold is left out or said to be unknown.
+    Every number comes from the three; what they do not hold is left out or said to be unknown.
+
+    Args:
+        config: config.json.
+        metrics: metrics.json.
+        agreement: agreement.json; with it the card shows how each runtime loads the model and how far it agrees.
+        repo_id: owner/name, for the snippets.
     """
     metrics = metrics or {}
     sections = [
         _introduction(config),
         _use(config),
-        _loading(config),
+        card_runtimes.loading(config, agreement, repo_id),
         _data(metrics),
         _backbone(config),
         _training(metrics),
         _results(config, metrics),
         _calibration(metrics),
-        _agreement(metrics),
+        card_runtimes.agreement_section(agreement) if agreement else _onnx_and_keras(metrics),
         _heatmap(config),
         _limits(config, metrics),
     ]
     body = "\n\n".join(section for section in sections if section)
-    return str(ModelCard(f"---\n{_front_matter(config, metrics).to_yaml()}\n---\n\n{body}\n"))
+    return str(ModelCard(f"---\n{_front_matter(config, metrics, agreement).to_yaml()}\n---\n\n{body}\n"))
 
 
 # Front matter -----------------------------------------------------------------------------------------------
 
 
-def _front_matter(config: dict, metrics: dict) -> ModelCardData:
+def _front_matter(config: dict, metrics: dict, agreement: dict | None) -> ModelCardData:
     results = _evaluation_results(metrics)
     hub_id = (metrics.get("dataset") or {}).get("hub_id")
     return ModelCardData(
         license=config.get("license") or "apache-2.0",
         library_name="keras",
         pipeline_tag="image-classification",
-        tags=["image-classification", "onnx", *(["class-activation-map"] if config.get("evidence") else [])],
+        tags=[
+            "image-classification",
+            *card_runtimes.tags(agreement),
+            *(["class-activation-map"] if config.get("evidence") else []),
+        ],
         datasets=[hub_id] if hub_id else None,
         metrics=["roc_auc", "accuracy"] if results else None,
         base_model=(config.get("backbone") or {}).get("hub_id"),
@@ -130,11 +145,11 @@ def _introduction(config: dict) -> str:
     takes = f", squashed to {side} × {side} pixels" if side else ""
     purpose = f"This model says which of {len(names)} labels a photo shows: {_listed(names)}."
     if not config.get("evidence"):
-        return _paragraphs(f"# {_title(config)}", f"{purpose} Input is an RGB photo{takes}.")
+        return paragraphs(f"# {_title(config)}", f"{purpose} Input is an RGB photo{takes}.")
     built = f"It is {_an(backbone)} with" if backbone else "It has"
     grid = _times(config["evidence"].get("grid"))
     cells = f" ({grid} cells)" if grid else ""
-    return _paragraphs(
+    return paragraphs(
         f"# {_title(config)}",
         f"{purpose} With each answer comes a map of the evidence behind it, from the same forward pass.",
         f"{built} a linear head that is applied at every place of the last feature map{cells} and then "
@@ -152,7 +167,7 @@ def _title(config: dict) -> str:
 
 def _use(config: dict) -> str:
     names = _labels(config)
-    return _paragraphs(
+    return paragraphs(
         "## Use, and what not to use it for",
         f"For photos that show {_listed(names, 'or')}, and for learning how a network's answer can be taken apart.",
         "Not for photos that show none of these or several at once: the model knows no other label and "
@@ -162,38 +177,11 @@ def _use(config: dict) -> str:
     )
 
 
-def _loading(config: dict) -> str:
-    names = _labels(config)
-    grid = (config.get("evidence") or {}).get("grid")
-    shape = f"({grid[0]}, {grid[1]}, {len(names)})" if grid else f"(height, width, {len(names)})"
-    evidence = [f"answer.evidence  # array {shape}; its mean over the cells is the logits"]
-    return _paragraphs(
-        "## How to load it",
-        "With the `hub` package of this project (`pip install .` in its folder; ONNX Runtime, no TensorFlow):",
-        "\n".join(
-            [
-                "```python",
-                "from hub import ImageClassifier",
-                "",
-                'classifier = ImageClassifier.from_pretrained("this folder, or a name on the Hub")',
-                'classifier("photo.jpg")  # [{"label": …, "score": …}, …], most probable first',
-                "",
-                'answer = classifier.predict("photo.jpg")',
-                "answer.label, answer.probabilities, answer.logits",
-                *(evidence if config.get("evidence") else []),
-                "```",
-            ]
-        ),
-        "`model.keras` holds the same network for Keras 3 (stock layers only), and `onnx/model.onnx` for any "
-        "ONNX runtime.",
-    )
-
-
 def _data(metrics: dict) -> str:
     data = metrics.get("dataset")
     if not data:
-        return _paragraphs("## Data", "Nothing is recorded about the training data.")
-    return _paragraphs("## Data and its faults", _pictures(data), _splits_table(data), _faults(data), _licence(data))
+        return paragraphs("## Data", "Nothing is recorded about the training data.")
+    return paragraphs("## Data and its faults", _pictures(data), _splits_table(data), _faults(data), _licence(data))
 
 
 def _pictures(data: dict) -> str:
@@ -215,8 +203,8 @@ def _splits_table(data: dict) -> str:
         [name, f"{split['photos']:,}", *(_share((split.get("share") or {}).get(label)) for label in shown)]
         for name, split in splits.items()
     ]
-    return _paragraphs(
-        _table(["Split", "Photos", *shown], rows),
+    return paragraphs(
+        table(["Split", "Photos", *shown], rows),
         "A test or validation split that a data set brings is kept. All else is decided for each photo by a "
         "hash of its pixels, so exact duplicates never stand on two sides; near-duplicates were not looked "
         "for.",
@@ -249,21 +237,22 @@ def _backbone(config: dict) -> str:
     backbone = config.get("backbone")
     if not backbone:
         return ""
-    facts = [
+    known = [
         ("Network", backbone.get("name")),
+        ("On the Hub", f"`{backbone['hub_id']}`" if backbone.get("hub_id") else None),
         ("Weights before training", _without_folder(backbone.get("weights"))),
         ("Licence", backbone.get("license") or "unknown"),
         ("SHA-256 of the weights", f"`{backbone['sha256']}`" if backbone.get("sha256") else None),
     ]
-    return _paragraphs("## Backbone", _facts(facts))
+    return paragraphs("## Backbone", facts(known))
 
 
 def _training(metrics: dict) -> str:
     training = metrics.get("training")
     if not training:
-        return _paragraphs("## Training", "Nothing is recorded about how the model was trained.")
+        return paragraphs("## Training", "Nothing is recorded about how the model was trained.")
     seconds, left_out = training.get("seconds"), training.get("left_out")
-    facts = [
+    known = [
         ("Recipe", f"`{training['recipe']}`" if training.get("recipe") else None),
         ("Epochs", training.get("epochs")),
         ("Time", duration(seconds) if seconds is not None else None),
@@ -274,11 +263,11 @@ def _training(metrics: dict) -> str:
         ("Versions", _pairs(training.get("versions"))),
     ]
     settings = training.get("settings") or {}
-    return _paragraphs(
+    return paragraphs(
         "## Training",
-        _facts(facts),
+        facts(known),
         f"```sh\n{training['command']}\n```" if training.get("command") else "",
-        _table(["Setting", "Value"], [[f"`{key}`", f"`{value}`"] for key, value in settings.items()])
+        table(["Setting", "Value"], [[f"`{key}`", f"`{value}`"] for key, value in settings.items()])
         if settings
         else "",
     )
@@ -287,20 +276,21 @@ def _training(metrics: dict) -> str:
 def _results(config: dict, metrics: dict) -> str:
     scored = _scored(metrics)
     if not scored:
-        return _paragraphs("## Results", "Nothing was measured.")
+        return paragraphs("## Results", "Nothing was measured.")
     names = _labels(config)
     head = ["", *(f"{title}, {scores['photos']:,} photos" for title, scores in scored.items())]
     rows = [[text, *(score(key, scores.get(key)) for scores in scored.values())] for key, text in SCORES.items()]
     matrices = [
-        _paragraphs(f"### Confusion matrix: {title.lower() if title in _SPLITS else title}", _confusion(names, scores))
+        paragraphs(f"### Confusion matrix: {title.lower() if title in _SPLITS else title}", _confusion(names, scores))
         for title, scores in scored.items()
         if scores.get("confusion_matrix")
     ]
-    return _paragraphs(
+    return paragraphs(
         "## Results",
-        _table(head, rows),
+        table(head, rows),
         _what_the_scores_are(names, scored),
         _record(metrics),
+        _recalls(names, scored),
         *matrices,
     )
 
@@ -355,12 +345,48 @@ def _confusion(names: list[str], scores: dict) -> str:
     matrix = scores["confusion_matrix"]
     if len(matrix) <= LARGEST_MATRIX:
         rows = [[f"**{name}**", *(f"{cell:,}" for cell in row)] for name, row in zip(names, matrix, strict=True)]
-        return _table(["Truth ↓ Answer →", *names], rows)
+        return table(["Truth ↓ Answer →", *names], rows)
     wrong = [(n, i, j) for i, row in enumerate(matrix) for j, n in enumerate(row) if i != j and n]
     commonest = sorted(wrong, key=lambda cell: (-cell[0], cell[1], cell[2]))[:10]
     if not commonest:
         return "Not one photo was confused."
-    return _table(["Truth", "Answer", "Photos"], [[names[i], names[j], f"{n:,}"] for n, i, j in commonest])
+    return table(["Truth", "Answer", "Photos"], [[names[i], names[j], f"{n:,}"] for n, i, j in commonest])
+
+
+def _recalls(names: list[str], scored: dict[str, dict]) -> str:
+    """Recall label by label, so that a weak one does not hide in the average; of many labels the ten weakest."""
+    columns = {title: scores["confusion_matrix"] for title, scores in scored.items() if scores.get("confusion_matrix")}
+    if not columns:
+        return ""
+    leading = columns.get("Test") or next(iter(columns.values()))
+    order, heading = range(len(leading)), "Recall by label"
+    if len(leading) > LARGEST_MATRIX:
+        order = sorted(order, key=lambda k: (_recall(leading, k)[0], k))[:WEAKEST]
+        heading = f"Recall of the {WEAKEST} weakest labels"
+    rows = [[names[k], *(_recall_text(matrix, k) for matrix in columns.values())] for k in order]
+    return paragraphs(
+        f"### {heading}",
+        table(["Label", *columns], rows),
+        "The share of a label's photos that are answered with it. In brackets: 95 % Wilson interval.",
+    )
+
+
+def _recall(matrix: list[list[int]], k: int) -> tuple[float, float, float]:
+    """Return the recall of label k and its 95 % Wilson interval; 1, 0 and 1 if it has no photo."""
+    total, z = sum(matrix[k]), 1.959964
+    if not total:
+        return 1.0, 0.0, 1.0
+    share = matrix[k][k] / total
+    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    return share, middle - half, middle + half
+
+
+def _recall_text(matrix: list[list[int]], k: int) -> str:
+    if not sum(matrix[k]):
+        return NOT_MEASURED
+    value, low, high = _recall(matrix, k)
+    return f"{score('recall', {'value': value, 'low': low, 'high': high})}, {matrix[k][k]:,} of {sum(matrix[k]):,}"
 
 
 def _calibration(metrics: dict) -> str:
@@ -371,7 +397,7 @@ def _calibration(metrics: dict) -> str:
             lines.append(f"- {title}: {100 * error:.2f} percentage points.")
     if not lines:
         return ""
-    return _paragraphs(
+    return paragraphs(
         "## Calibration",
         "How far the top probability stands from the share of right answers, on average over 15 equal-width "
         "bins of that probability, weighted by the photos in them (Guo et al. 2017):",
@@ -379,7 +405,7 @@ def _calibration(metrics: dict) -> str:
     )
 
 
-def _agreement(metrics: dict) -> str:
+def _onnx_and_keras(metrics: dict) -> str:
     found = metrics.get("agreement")
     if not found:
         return ""
@@ -389,7 +415,7 @@ def _agreement(metrics: dict) -> str:
         f" The bundle is not written where a difference exceeds {found['tolerance']:g}." if "tolerance" in found else ""
     )
     cell = f" and {found['evidence']:.1e} in a cell of evidence" if found.get("evidence") is not None else ""
-    return _paragraphs(
+    return paragraphs(
         "## ONNX and Keras",
         f"{on}, the largest difference between the two files was {found['probability']:.1e} in a "
         f"probability{cell}.{limit}",
@@ -422,7 +448,7 @@ def _heatmap(config: dict) -> str:
         )
     else:
         scale_text = "This bundle stores no colour scale, so strengths cannot be compared between photos."
-    return _paragraphs(
+    return paragraphs(
         "## How to read the heatmap",
         f"Each square is {cells} of the network's last layer and speaks for or against a label, in logits. {shown}",
         scale_text,
@@ -434,7 +460,7 @@ def _heatmap(config: dict) -> str:
 
 
 def _limits(config: dict, metrics: dict) -> str:
-    points = [*_mistakes(metrics), *_gap(metrics), *_undefined(metrics)]
+    points = [*_mistakes(_labels(config), metrics), *_gap(metrics), *_undefined(metrics)]
     stored = _stored_size((metrics.get("dataset") or {}).get("image_size"))
     side = config.get("image_size")
     if stored and side and "–" in stored:
@@ -447,17 +473,36 @@ def _limits(config: dict, metrics: dict) -> str:
     if not metrics.get("elsewhere"):
         points.append("No photos from elsewhere were scored: how far the results carry over is unknown.")
     points.append("How it answers pictures that show none of its labels was not measured.")
-    return _paragraphs("## Limits", "\n".join(f"- {point}" for point in points))
+    return paragraphs("## Limits", "\n".join(f"- {point}" for point in points))
 
 
-def _mistakes(metrics: dict) -> Iterable[str]:
-    """How many photos were answered wrongly: the count that bounds what may be claimed."""
+def _mistakes(names: list[str], metrics: dict) -> Iterable[str]:
+    """How many photos were answered wrongly, which bounds what may be claimed, and of which label more."""
     for title, scores in _scored(metrics).items():
         matrix = scores.get("confusion_matrix")
         if matrix:
             total = sum(map(sum, matrix))
             wrong = total - sum(matrix[k][k] for k in range(len(matrix)))
-            yield f"{title}: {wrong:,} of {total:,} photos answered wrongly."
+            yield f"{title}: {wrong:,} of {total:,} photos answered wrongly. {_leaning(names, matrix)}".strip()
+
+
+def _leaning(names: list[str], matrix: list[list[int]]) -> str:
+    """Say which label's photos are answered wrongly most often, and of two labels whether that can be told."""
+    present = sorted((k for k, row in enumerate(matrix) if sum(row)), key=lambda k: _recall(matrix, k)[0])
+    if len(present) < 2 or _recall(matrix, present[0])[0] == _recall(matrix, present[-1])[0]:
+        return ""
+    worst, best = (f"`{names[k]}`" for k in (present[0], present[-1]))
+    worst_missed, best_missed = (_missed(matrix, k) for k in (present[0], present[-1]))
+    if len(matrix) > 2:
+        return f"Most often those of {worst} ({worst_missed}), least often those of {best} ({best_missed})."
+    apart = _recall(matrix, present[0])[2] < _recall(matrix, present[1])[1]
+    verdict = "the intervals of the two recalls do not meet" if apart else NOT_TOLD_APART
+    return f"Those of {worst} more often ({worst_missed}) than those of {best} ({best_missed}): {verdict}."
+
+
+def _missed(matrix: list[list[int]], k: int) -> str:
+    missed, total = sum(matrix[k]) - matrix[k][k], sum(matrix[k])
+    return f"{number('recall', missed / total)}, {missed:,} of {total:,}"
 
 
 def _gap(metrics: dict) -> Iterable[str]:
@@ -472,7 +517,7 @@ def _gap(metrics: dict) -> Iterable[str]:
         elif own["high"] < other["low"]:
             verdict = "higher, and the intervals do not meet"
         else:
-            verdict = "not told apart, since the intervals overlap"
+            verdict = NOT_TOLD_APART
         yield (
             f"Accuracy on {name} ({number('accuracy', other['value'])}) beside the test split "
             f"({number('accuracy', own['value'])}): {verdict}."
@@ -547,20 +592,3 @@ def duration(seconds: float) -> str:
         return f"{round(seconds)} s"
     hours, minutes = divmod(math.floor(seconds / 60 + 0.5), 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
-
-
-def _facts(facts: list[tuple[str, object]]) -> str:
-    return "\n".join(f"- {name}: {value}" for name, value in facts if value not in (None, ""))
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return str(text).replace("|", "\\|").replace("\n", " ")
-
-
-def _paragraphs(*parts: str) -> str:
-    return "\n\n".join(part for part in parts if part)

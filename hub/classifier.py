@@ -1,9 +1,10 @@
-"""ImageClassifier: one forward pass in ONNX Runtime gives the answer and the evidence it is the mean of."""
+"""ImageClassifier: one forward pass gives the answer and the evidence it is the mean of."""
 
 from __future__ import annotations
 
 import copy
 import os
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hub import bundle, remote
-from hub.errors import BundleError, ImageError, first_line
+from hub.errors import BundleError, ImageError
+from hub.files import sha256
+from hub.formats import Runner, find_format, join, labels_of, softmax
+from hub.formats.keras import make_portable
 from hub.images import to_tensor
 
 if TYPE_CHECKING:
@@ -21,7 +25,6 @@ if TYPE_CHECKING:
 
 DEFAULT = Path(__file__).parent / "pretrained" / "cats-vs-dogs-mobilenetv2"
 BATCH = 32
-TOLERANCE = 1e-4  # the most that ONNX may differ from Keras, in probabilities and in logits of evidence
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,27 +45,15 @@ class ImageClassifier:
     [{'label': 'cat', 'score': 0.99}, {'label': 'dog', 'score': 0.01}]
     """
 
-    def __init__(self, onnx: bytes, config: dict, *, name: str, folder: Path | None = None):
-        """Open the ONNX file's bytes under a config; use `from_pretrained` or `from_keras` instead."""
-        import onnxruntime
-
-        self.config = bundle.check_config(config, f"The config.json of {name}")
+    def __init__(self, runner: Runner, config: dict, *, name: str, folder: Path | None = None):
+        """Answer by what a runtime has opened, under a config; use `from_pretrained` or `from_keras` instead."""
+        self.config = config
         self.name, self.folder = name, folder
-        self.labels = [config["id2label"][str(index)] for index in range(len(config["id2label"]))]
+        self.labels = labels_of(config)
         self.image_size: int = config["image_size"]
-        self._onnx = onnx
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # what is wrong is raised below as one sentence, not printed beside it
-        try:
-            # From bytes, so that a graph cannot name other files of this machine as its weights.
-            self._session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime's errors have no common base class
-            message = f"The ONNX file of {name} cannot be opened ({first_line(error)}); export it again."
-            raise BundleError(message) from error
-        has_evidence = bundle.check_graph(self._session, config, f"The ONNX file of {name}")
-        self._outputs = ["logits", "evidence"] if has_evidence else ["logits"]
+        self._runner = runner
         self._keras: keras.Model | None = None  # the model itself after from_keras
-        self._download: dict | None = None  # how model.keras is fetched for a model from the Hub
+        self._download: dict | None = None  # how further files are fetched for a model from the Hub
 
     # ---- coming from somewhere
 
@@ -71,6 +62,7 @@ class ImageClassifier:
         cls,
         name_or_folder: str | os.PathLike | None = None,
         *,
+        runtime: str = "onnx",
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | os.PathLike | None = None,
@@ -79,21 +71,27 @@ class ImageClassifier:
     ) -> ImageClassifier:
         """Load the embedded model (None), a folder that `save_pretrained` wrote, or a model of the Hub.
 
+        Args:
+            runtime: what answers: "onnx", or another name of `hub.formats.FORMATS` that runs here, such as "keras",
+                "litert" or "openvino". Of a Hub model only the files that it needs are downloaded.
+
         The other arguments are those of `huggingface_hub.snapshot_download` and matter for a Hub name only.
 
         Raises:
-            BundleError: no such model, or its files are missing, broken or of another kind.
+            BundleError: no such model, or its files are missing, broken or of another kind; no such runtime.
         """
+        chosen = find_format(runtime)
         name = os.fspath(DEFAULT if name_or_folder is None else name_or_folder)
         folder, download = Path(name).expanduser(), None
         if not folder.is_dir():
-            _refuse_path(name, name_or_folder)
+            refuse_path(name, name_or_folder)
             download = {"repo_id": name, "token": token, "cache_dir": cache_dir}
             download["local_files_only"] = local_files_only
-            folder = remote.download(revision=revision, force_download=force_download, **download)
-        config = bundle.read_json(folder, bundle.CONFIG)
+            files = [*bundle.RECORD, *chosen.reads]
+            folder = remote.download(revision=revision, files=files, force_download=force_download, **download)
         display = name if download else folder.resolve().name
-        classifier = cls(bundle.read_bytes(folder, bundle.ONNX), config, name=display, folder=folder)
+        config = bundle.check_config(bundle.read_json(folder, bundle.CONFIG), f"The config.json of {display}")
+        classifier = cls(chosen.start(folder, config), bundle.own(config), name=display, folder=folder)
         classifier._download = download
         return classifier
 
@@ -101,18 +99,20 @@ class ImageClassifier:
     def from_keras(
         cls, model: keras.Model, labels: list[str], *, evidence_scale: float | None = None, **extra_config
     ) -> ImageClassifier:
-        """Convert a Keras classifier (see `hub.export.to_onnx` for its input and outputs).
+        """Convert a Keras classifier (see `hub.formats.onnx.to_onnx` for its input and outputs).
 
         Args:
             labels: K names, in the order of the logits.
             evidence_scale: `hub.heatmaps.fixed_scale` of the validation photos, in logits.
             extra_config: further entries of config.json, such as backbone={...}.
         """
-        from hub.export import outputs_of, to_onnx
+        from hub.formats.onnx import OnnxRunner, outputs_of, to_onnx
 
         grid = tuple(model.output["evidence"].shape[1:3]) if "evidence" in outputs_of(model) else None
         config = bundle.make_config(list(labels), model.inputs[0].shape[1], grid, **extra_config)
-        classifier = cls(to_onnx(model), config, name=model.name)
+        config = bundle.check_config(config, f"The config of {model.name}")
+        runner = OnnxRunner(to_onnx(model), config, f"The ONNX file of {model.name}")
+        classifier = cls(runner, config, name=model.name)
         classifier._keras = model
         if evidence_scale is not None:
             classifier.set_evidence_scale(evidence_scale)
@@ -125,7 +125,7 @@ class ImageClassifier:
 
     def set_evidence_scale(self, scale: float) -> None:
         """Write `hub.heatmaps.fixed_scale` of the validation photos down in the config, in logits."""
-        if "evidence" not in self._outputs:
+        if "evidence" not in self.config:
             raise BundleError(f"{self.name} has no evidence to scale; give it an evidence head.")
         definition = "99th percentile of |shown map| over validation photos, cells and classes, in logits"
         evidence = {**self.config.get("evidence", {}), "scale": float(scale), "scale_definition": definition}
@@ -165,13 +165,11 @@ class ImageClassifier:
             raise ImageError(f"{self.name} takes uint8 (N, {size}, {size}, 3); make them with hub.images.")
         parts = []
         for start in range(0, max(len(photos), 1), batch_size):
-            pixels = photos[start : start + batch_size].transpose(0, 3, 1, 2).astype(np.float32)
-            pixels = pixels / np.float32(127.5) - np.float32(1)
-            parts.append(self._session.run(self._outputs, {"pixel_values": pixels}))
-        logits, *evidence = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+            parts.append(self._runner(photos[start : start + batch_size]))
+        logits, evidence = join(parts)
         if not np.isfinite(logits).all():
             raise BundleError(f"{self.name} answers NaN or infinity: its weights are broken; train it anew.")
-        return logits, evidence[0] if evidence else None
+        return logits, evidence
 
     def _answer(self, images: list | tuple) -> list[Prediction]:
         photos = np.stack([to_tensor(image, self.image_size) for image in images])
@@ -191,14 +189,9 @@ class ImageClassifier:
     def to_keras(self) -> keras.Model:
         """Return the Keras model (imports TensorFlow); a Hub model's model.keras is fetched now."""
         if self._keras is None:
-            import keras
+            from hub.formats.keras import load
 
-            path = self._keras_file()
-            try:
-                self._keras = keras.saving.load_model(path, compile=False, safe_mode=True)
-            except Exception as error:  # Keras raises whatever its layers raise
-                message = f"{path} cannot be loaded ({first_line(error)}); save the model again."
-                raise BundleError(message) from error
+            self._keras = load(self._file(bundle.KERAS))
         return self._keras
 
     def save_pretrained(
@@ -227,7 +220,7 @@ class ImageClassifier:
             StorageError: the disk is full or the folder cannot be written.
             Nothing is written then, and an older bundle stays as it was.
         """
-        from hub.card import render
+        from hub import publish
 
         if metrics is None and self.folder and (self.folder / bundle.METRICS).exists():
             metrics = bundle.read_json(self.folder, bundle.METRICS)
@@ -238,8 +231,7 @@ class ImageClassifier:
             raise BundleError(f"{self.name} was never checked; give save_pretrained photos to compare on.")
         with bundle.replacing(folder) as new:
             self._write_keras(new / bundle.KERAS)
-            (new / bundle.ONNX).parent.mkdir()
-            (new / bundle.ONNX).write_bytes(self._onnx)
+            self._write_onnx(new / bundle.ONNX)
             bundle.write_json(new, bundle.CONFIG, self.config)
             bundle.write_json(new, bundle.METRICS, metrics)
             self._write_predictions(new / bundle.PREDICTIONS, predictions)
@@ -247,13 +239,15 @@ class ImageClassifier:
                 figures = sorted((self.folder / bundle.FIGURES).glob("*.png"))
             for figure in figures or ():
                 bundle.copy(Path(figure), new / bundle.FIGURES / Path(figure).name)
-            (new / bundle.CARD).write_text(render(self.config, metrics), encoding="utf-8")
+            self._keep_agreement(new)
+            (new / bundle.CARD).write_text(publish.card(new), encoding="utf-8")
         return Path(folder)
 
     def push_to_hub(
         self,
         repo_id: str,
         *,
+        without: Iterable[str] = (),
         private: bool | None = None,
         revision: str | None = None,
         create_pr: bool = False,
@@ -262,10 +256,13 @@ class ImageClassifier:
     ) -> str:
         """Publish the bundle that this classifier was loaded from as a model of the Hub, in one commit.
 
+        What is published is what `python -m hub verify` (`hub.agreement.verify`) compared: every format that
+        `hub.formats` has, derived from model.keras now where the bundle's folder does not hold it.
         An upload that breaks off leaves the repository as it was; pushed again, what has arrived is not sent twice.
 
         Args:
             repo_id: owner/name; made if it does not exist.
+            without: names of formats to leave out.
             private: hide a repository that is made now; None is the owner's default.
             revision: branch to push to, made if it does not exist; None is main.
             create_pr: propose the commit as a pull request instead.
@@ -276,51 +273,62 @@ class ImageClassifier:
             The commit's URL, or the pull request's.
 
         Raises:
-            BundleError: never saved to a folder, or the name or the token is refused.
+            BundleError: never saved to a folder or never verified, a runtime's answers differ from Keras's by more
+                than 1e-4, or the name or the token is refused.
             StorageError: the upload did not finish.
         """
+        from hub import publish
+
         if self.folder is None:
             raise BundleError(f"{self.name} lies in no folder yet; use save_pretrained, then from_pretrained on it.")
         folder = self.folder
         if self._download:
             folder = remote.download(revision=folder.name, files=remote.WHOLE, **self._download)
         options = {"private": private, "revision": revision, "create_pr": create_pr}
-        return remote.push(folder, repo_id, commit_message=commit_message, token=token, **options)
+        with tempfile.TemporaryDirectory() as aside:
+            staged = publish.prepare(folder, Path(aside), repo_id, without=without)
+            return remote.push(staged, repo_id, commit_message=commit_message, token=token, **options)
 
     def _agreement(self, photos: np.ndarray) -> dict:
         """Compare ONNX with Keras on photos; return the largest differences or raise a BundleError."""
-        import tensorflow as tf
+        from hub.agreement import TOLERANCE, difference, too_far
+        from hub.formats.keras import KerasRunner
 
         if not len(photos):
             raise BundleError("There is no photo to compare ONNX and Keras on; give at least one.")
-        model = self.to_keras()
-        forward = tf.function(lambda pixels: model(pixels, training=False))  # twice as fast as call by call
-        worst = dict.fromkeys(["probability", "evidence"][: len(self._outputs)], 0.0)
-        for start in range(0, len(photos), BATCH):
-            batch = photos[start : start + BATCH]
-            logits, evidence = self.predict_tensors(batch)
-            expected = forward(batch.astype(np.float32))
-            pairs = {"probability": (softmax(logits), softmax(np.asarray(expected["logits"])))}
-            if evidence is not None:
-                pairs["evidence"] = (evidence, np.asarray(expected["evidence"]))
-            for key, (ours, theirs) in pairs.items():
-                worst[key] = float(np.maximum(worst[key], np.abs(ours - theirs).max()))  # NaN stays NaN
-        for key, difference in worst.items():
-            if not difference <= TOLERANCE:
-                raise BundleError(
-                    f"The ONNX file's {key} differs from Keras by {difference:.2g}, more than {TOLERANCE:g}: "
-                    "nothing was written; look for a layer that converts differently."
-                )
-        return {"photos": len(photos), **worst, "tolerance": TOLERANCE}
+        expected = KerasRunner(self.to_keras())(photos)
+        found = difference(expected, self.predict_tensors(photos))
+        problem = too_far(found, None if expected[1] is None else np.abs(expected[1]).max())
+        if problem:
+            raise BundleError(
+                f"The ONNX file's {problem}: nothing was written; look for a layer that converts differently."
+            )
+        kept = {name: value for name, value in found.items() if name != "logits" and value is not None}
+        return {"photos": len(photos), **kept, "tolerance": TOLERANCE}
 
     def _write_keras(self, target: Path) -> None:
         if self.folder is not None:
-            bundle.copy(self._keras_file(), target)
+            bundle.copy(self._file(bundle.KERAS), target)
         else:
             import keras
 
             # Built anew from the same tensors, it was never compiled: the file has no optimizer state.
             keras.Model(self._keras.input, self._keras.output, name=self._keras.name).save(target)
+        make_portable(target)
+        bundle.check_keras(target)  # what would not be loaded is not saved
+
+    def _write_onnx(self, target: Path) -> None:
+        if self.folder is not None:
+            bundle.copy(self._file(bundle.ONNX), target)
+        else:
+            target.parent.mkdir()
+            target.write_bytes(self._runner.content)
+
+    def _keep_agreement(self, new: Path) -> None:
+        """Take agreement.json along if what it was measured on is what was written."""
+        found = bundle.agreement(self.folder) if self.folder else None
+        if found and all(found["files"].get(name) == sha256(new / name) for name in (bundle.KERAS, bundle.ONNX)):
+            bundle.write_json(new, bundle.AGREEMENT, found)
 
     def _write_predictions(self, target: Path, predictions: Path | pa.Table | None) -> None:
         if predictions is None and self.folder and (self.folder / bundle.PREDICTIONS).exists():
@@ -332,23 +340,17 @@ class ImageClassifier:
 
             pyarrow.parquet.write_table(predictions, target)
 
-    def _keras_file(self) -> Path:
-        """Return the path of model.keras, fetched from the same revision for a model of the Hub."""
-        path = self.folder / bundle.KERAS
+    def _file(self, name: str) -> Path:
+        """Return the path of a file of the bundle, fetched from the same revision for a model of the Hub."""
+        path = self.folder / name
         if not path.exists() and self._download:
-            return remote.download(revision=self.folder.name, files=[bundle.KERAS], **self._download) / bundle.KERAS
+            return remote.download(revision=self.folder.name, files=[name], **self._download) / name
         if not path.exists():
-            raise BundleError(f"{self.folder} has no {bundle.KERAS}; get the whole bundle for this.")
+            raise BundleError(f"{self.folder} has no {name}; get the whole bundle for this.")
         return path
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Return probabilities (..., K) float32 of logits (..., K), computed in float64."""
-    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    return (exponentials / exponentials.sum(axis=-1, keepdims=True)).astype(np.float32)
-
-
-def _refuse_path(name: str, given) -> None:
+def refuse_path(name: str, given) -> None:
     """Raise if what is no folder is no Hub name either: a mistyped path is not looked up on the web."""
     if given is None:
         raise BundleError("This copy is without the embedded model; name a folder or a model of the Hub.")

@@ -15,14 +15,18 @@ from pathlib import Path
 
 from hub import bundle
 from hub.errors import BundleError, StorageError, first_line
+from hub.formats import FORMATS
+from hub.safety import climbs
 
-WHOLE = [*bundle.RUNTIME_FILES, bundle.KERAS, f"{bundle.FIGURES}/*"]
+FILES = {*bundle.RECORD, bundle.LABELS, *(name for chosen in FORMATS.values() for name in chosen.files)}
+WHOLE = [*sorted(FILES), f"{bundle.FIGURES}/*"]
 NEEDED = [bundle.KERAS, bundle.ONNX, bundle.CONFIG, bundle.CARD]
 LOGIN = "log in with `hf auth login`, set HF_TOKEN or give a token"
+LARGEST = 4 * 10**9  # bytes of one download: the formats of one model, none beyond 2 GB
 LOCAL_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 
 
-def download(repo_id: str, *, files: list[str] = bundle.RUNTIME_FILES, revision: str | None = None, **options) -> Path:
+def download(repo_id: str, *, files: list[str], revision: str | None = None, **options) -> Path:
     """Fetch some files of a Hub model, or find them in the cache.
 
     Args:
@@ -35,17 +39,55 @@ def download(repo_id: str, *, files: list[str] = bundle.RUNTIME_FILES, revision:
         The folder they lie in; its name is the commit.
 
     Raises:
-        BundleError: no such model or revision, no access, no connection, or bytes that do not match their hash.
+        BundleError: no such model or revision, no access, no connection, names that lead out of the folder, more
+            bytes than a model has, or bytes that do not match their hash.
         StorageError: the cache cannot be written.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import errors, snapshot_download
 
+    commit = unlisted = None
+    if not options.get("local_files_only"):
+        try:
+            commit = _look_at_list(repo_id, files, revision, options.get("token"))
+        except errors.RevisionNotFoundError as error:
+            raise _download_refusal(error, repo_id, revision) from error
+        except BundleError:
+            raise
+        except Exception as error:  # network, access, name and disk errors have no common base class
+            unlisted, options = error, {**options, "local_files_only": True}  # as the client does: perhaps it is cached
     try:
         folder = Path(snapshot_download(repo_id, allow_patterns=files, revision=revision, **options))
-    except Exception as error:  # network, access, name and disk errors have no common base class
-        raise _download_refusal(error, repo_id, revision) from error
+    except Exception as error:
+        told = isinstance(unlisted, errors.HfHubHTTPError | errors.LocalTokenNotFoundError)
+        raise _download_refusal(unlisted if told else error, repo_id, revision) from error
+    if commit not in (None, folder.name):
+        raise BundleError(f"{repo_id} was changed while it was loaded; load it again.")
     _verify(folder, repo_id)
     return folder
+
+
+def _look_at_list(repo_id: str, files: list[str], revision: str | None, token: str | bool | None) -> str:
+    """Return the commit of a repository whose list of files was looked at; nothing is fetched before that.
+
+    Raises:
+        BundleError: a name leads out of the folder, or the files that are wanted are too large together.
+        Exception: what the client raises where the Hub does not answer.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import filter_repo_objects
+
+    info = HfApi(token=token).model_info(repo_id, revision=revision, files_metadata=True)
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    for name in sizes:
+        if climbs(name):
+            raise BundleError(f"{repo_id} has a file {name[:80]!r}, which leads out of its folder; do not use it.")
+    size = sum(sizes[name] for name in filter_repo_objects(sizes, allow_patterns=files))
+    if size > LARGEST:
+        raise BundleError(
+            f"{repo_id} would be {size / 1e9:.1f} GB to download, more than the {LARGEST / 1e9:.0f} GB that an image "
+            "classifier may have; check the name."
+        )
+    return info.sha
 
 
 def _verify(folder: Path, repo_id: str) -> None:
@@ -155,7 +197,7 @@ def _members(folder: Path) -> list[Path]:
 
 def _is_ours(name: str) -> bool:
     figure = name.startswith(f"{bundle.FIGURES}/") and not Path(name).name.startswith(".")
-    return figure or name in (bundle.KERAS, *bundle.RUNTIME_FILES)
+    return figure or name in FILES
 
 
 def _download_refusal(error: Exception, repo_id: str, revision: str | None) -> BundleError | StorageError:

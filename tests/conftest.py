@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -86,6 +87,29 @@ def bundle_2(tmp_path_factory, model_2, photos) -> Path:
 def bundle_3(tmp_path_factory, model_3, photos) -> Path:
     """A saved bundle for three labels; read it, copy it, but change nothing in it."""
     return _saved(tmp_path_factory.mktemp("bundle") / "tiny-three", model_3, LABELS[3], photos)
+
+
+@pytest.fixture(scope="session")
+def photo_files(tmp_path_factory, photos) -> Path:
+    """A folder with eight of the photos as JPEG files, larger than the model's input, and one that is no picture."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("photos")
+    for number, pixels in enumerate(photos[:8]):
+        Image.fromarray(pixels).resize((60 + number, 48)).save(folder / f"{number}.jpg")
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def verified_2(tmp_path_factory, bundle_2, photo_files) -> Path:
+    """bundle_2 with agreement.json: what may be published; read it, copy it, but change nothing in it."""
+    from hub.agreement import verify
+
+    folder = tmp_path_factory.mktemp("verified") / "tiny-cats-vs-dogs"
+    shutil.copytree(bundle_2, folder)
+    verify(folder, sorted(photo_files.iterdir()), title="drawn pictures", progress=False)
+    return folder
 
 
 def _saved(folder: Path, model, labels: list[str], photos: np.ndarray) -> Path:

@@ -230,10 +230,10 @@ class HubServer:
         answer = {"success": True, "commitOid": commit.oid, "commitUrl": f"{self.url}/{name}/commit/{commit.oid}"}
         return {**answer, "pullRequestUrl": f"{self.url}/{name}/discussions/{number}"} if pull_request else answer
 
-    def info(self, name: str, repo: Repo, revision: str) -> dict:
-        """GET /api/models/ID/revision/REV."""
+    def info(self, name: str, repo: Repo, revision: str, sizes: bool = False) -> dict:
+        """GET /api/models/ID/revision/REV, with ?blobs=true for the files' sizes."""
         commit = repo.at(revision)
-        siblings = [{"rfilename": path} for path in commit.files]
+        siblings = [{"rfilename": path} | ({"size": file.size} if sizes else {}) for path, file in commit.files.items()]
         return {"id": name, "modelId": name, "sha": commit.oid, "private": repo.private, "siblings": siblings}
 
     def tree(self, repo: Repo, revision: str) -> list[dict]:
@@ -365,7 +365,7 @@ class Handler(BaseHTTPRequestHandler):
         if found := asked("GET", "/api/models/NAME/tree/(.+)"):
             return self._answer(hub.tree(hub.repo(found[0], role), found[1]))
         if found := asked("GET", "/api/models/NAME(?:/revision/(.+))?"):
-            return self._answer(hub.info(found[0], hub.repo(found[0], role), found[1] or "main"))
+            return self._answer(hub.info(found[0], hub.repo(found[0], role), found[1] or "main", "blobs" in query))
         if found := asked("GET", "/NAME/resolve/([^/]+)/(.+)") or asked("HEAD", "/NAME/resolve/([^/]+)/(.+)"):
             return self._resolve(hub.repo(found[0], role), *found[1:], fault)
         raise Refusal(404, "", f"Nothing here answers {command} {path}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
@@ -22,13 +24,17 @@ from packaging.version import Version
 from PIL import Image
 from skimage.data import chelsea
 
+import hub.cli
+import training.cli
 from hub import card
 from hub.classifier import DEFAULT
 
 ROOT = Path(__file__).parent.parent
 SPACE, TRAINING, DEV = "requirements.txt", "requirements-training.txt", "requirements-dev.txt"
+TRANSFORMERS = "requirements-transformers.txt"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PIP = "--disable-pip-version-check --requirement"
 COLOURS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}  # the ones a Space may have
 LARGE = {"tensorflow", "tensorflow-cpu", "keras", "torch", "jax", "datasets", "scikit-learn", "matplotlib"}
 
@@ -105,12 +111,12 @@ def imported(path: Path, *, at_import: bool) -> set[str]:
 def undeclared(files: list[Path], declared: set[str], *, at_import: bool) -> list[str]:
     """`file: package` for each third-party import that no declared requirement provides."""
     own = {path.name for path in ROOT.iterdir() if path.is_dir()} | {path.stem for path in ROOT.glob("*.py")}
-    providers = metadata.packages_distributions()
+    providers = metadata.packages_distributions()  # what is not installed here is taken to be called as it is imported
     return [
         f"{path.relative_to(ROOT)}: {package}"
         for path in files
         for package in sorted(imported(path, at_import=at_import) - own)
-        if not {canonicalize_name(name) for name in providers.get(package, [])} & declared
+        if not {canonicalize_name(name) for name in providers.get(package, [package])} & declared
     ]
 
 
@@ -126,6 +132,15 @@ def test_every_requirement_is_pinned(name):
         assert re.fullmatch(r"==[^*,]+", str(requirement.specifier)), f"{requirement} in {name} is not pinned"
         if requirement.marker is None or requirement.marker.evaluate():
             assert metadata.version(requirement.name) in requirement.specifier
+
+
+def test_transformers_has_an_environment_of_its_own():
+    """Pinned, with the same Pillow and NumPy as here, and nothing of it beside TensorFlow."""
+    pins = {requirement.name: str(requirement.specifier) for requirement in requirements(TRANSFORMERS)}
+    assert all(re.fullmatch(r"==[^*,]+", pin) for pin in pins.values())
+    here = {requirement.name: str(requirement.specifier) for requirement in requirements(SPACE)}
+    assert {name: here[name] for name in ("numpy", "pillow")} == {name: pins[name] for name in ("numpy", "pillow")}
+    assert not {"torch", "transformers"} & names(requirements(DEV))
 
 
 def test_one_tensorflow_for_every_machine():
@@ -149,20 +164,20 @@ def test_space_stays_light():
 
 def test_imports_are_declared():
     """What a room imports stands in the file that installs it; lazy imports are the asker's."""
-    light = [path for path in python_files("hub") if path != ROOT / "hub" / "export.py"]  # export is itself lazy
     package = names([Requirement(text) for text in PROJECT["dependencies"]])
-    assert undeclared(light, package, at_import=True) == []
+    assert undeclared(python_files("hub"), package, at_import=True) == []
     assert undeclared(python_files("app.py", "space"), names(requirements(SPACE)), at_import=True) == []
-    assert undeclared(python_files("hub", "training"), names(requirements(TRAINING)), at_import=False) == []
+    asked = names([Requirement(text) for text in PROJECT["optional-dependencies"]["formats"]])
+    asked |= names(requirements(TRANSFORMERS)) | names(requirements(TRAINING))
+    assert undeclared(python_files("hub", "training"), asked, at_import=False) == []
     everything = python_files("app.py", "space", "tests", "benchmarks", "docs")
-    assert undeclared(everything, names(requirements(DEV)), at_import=False) == []
+    assert undeclared(everything, asked | names(requirements(DEV)), at_import=False) == []
 
 
 def test_package_accepts_what_was_tested():
-    """The ranges a downloader gets hold the pinned versions, the training extra's included."""
-    pins = {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in requirements(TRAINING)}
-    extras = PROJECT["optional-dependencies"]
-    for text in [*PROJECT["dependencies"], *extras["keras"], *extras["training"]]:
+    """The ranges a downloader gets hold the pinned versions, those of every extra included."""
+    pins = {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in requirements(DEV)}
+    for text in [*PROJECT["dependencies"], *itertools.chain(*PROJECT["optional-dependencies"].values())]:
         requirement = Requirement(text)
         if canonicalize_name(requirement.name) != canonicalize_name(PROJECT["name"]):
             assert pins[canonicalize_name(requirement.name)] in requirement.specifier
@@ -188,14 +203,23 @@ def test_licence_is_whole():
     assert text.rstrip().endswith("limitations under the License.")
 
 
-def test_readme_points_at_what_exists():
-    """Each local link and picture is there, each `make` target too, and no gap is left to fill."""
-    for target in re.findall(r"\]\(([^)#\s]+)", README):
-        assert target.startswith("http") or (ROOT / target).exists(), f"README.md points at {target}"
+@pytest.mark.parametrize("page", ["README.md", "docs/publishing.md"])
+def test_pages_point_at_what_exists(page):
+    """Each local link and picture is there, each `make` target and option too, and no gap is left to fill."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)", text):
+        assert target.startswith("http") or (ROOT / page).parent.joinpath(target).exists(), f"it points at {target}"
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"\bmake ([a-z]+)", " ".join(re.findall(r"`[^`]+`|^    .*$", README, re.MULTILINE))):
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"README.md names make {target}"
-    assert "{{" not in README
+    code = re.findall(r"(?s)^```sh\n(.*?)^```|`([^`\n]+)`|^    ([^\n]*)$", text.replace("\\\n", ""), re.MULTILINE)
+    for line in itertools.chain(*(part.splitlines() for parts in code for part in parts)):
+        for target in re.findall(r"\bmake ([a-z]+)", line):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"it names make {target}"
+        for room, name in re.findall(r"\b(hub|training) ([a-z]+)\b", line):
+            command = typer.main.get_command({"hub": hub.cli, "training": training.cli}[room].app).commands.get(name)
+            assert command, f"it names {room} {name}"
+            known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+            assert set(re.findall(r"(?<=\s)--[a-z-]+", line)) <= known, line
+    assert "{{" not in text
 
 
 @pytest.mark.parametrize("path", ["README.md", "training/recipes/cats_vs_dogs_mobilenetv2.py"])
@@ -234,23 +258,45 @@ def test_make_says_which_python_is_missing(tmp_path):
     assert not (tmp_path / ".venv").exists()
 
 
+def test_make_verify_wants_photos(tmp_path):
+    """Without photos, make stops with one sentence before anything is installed."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    clean = {key: value for key, value in os.environ.items() if key != "PHOTOS"}
+    done = subprocess.run(["make", "verify"], cwd=tmp_path, env=clean, capture_output=True, text=True)
+    assert done.returncode != 0
+    sentence, *rest = done.stderr.strip().splitlines()
+    assert sentence == "Name a folder of photos to compare on: make verify PHOTOS=FOLDER"
+    assert all(line.startswith("make") for line in rest)
+    assert not (tmp_path / ".venv").exists()
+
+
 def test_make_installs_once(tmp_path):
     """Set-up runs when requirements are newer than the stamp, and not again; the page needs only its own."""
-    for name in ("Makefile", SPACE, TRAINING, DEV):
+    for name in ("Makefile", SPACE, TRAINING, DEV, TRANSFORMERS):
         shutil.copy(ROOT / name, tmp_path)
 
-    def planned(target: str) -> str:
-        done = subprocess.run(["make", "-n", target], cwd=tmp_path, capture_output=True, text=True, check=True)
+    def planned(*target: str) -> str:
+        done = subprocess.run(["make", "-n", *target], cwd=tmp_path, capture_output=True, text=True, check=True)
         return done.stdout
 
     assert "--requirement requirements.txt" in planned("app")
     assert TRAINING not in planned("app")
     assert f"--requirement {DEV}" in planned("test")
+    verify = ("verify", "PHOTOS=my photos", "NPM=", "BUNDLE=mine")
+    assert f".venv-transformers/bin/python -m pip install --quiet {PIP} {TRANSFORMERS}" in planned(*verify)
+    asked = 'hub verify "mine" --photos "my photos" --using transformers=.venv-transformers/bin/python'
+    assert asked in planned(*verify)
+    assert "transformers.js" not in planned(*verify)
+    assert "npm install --prefix .venv-node" in planned(*verify, "NPM=npm")
+    assert "--also transformers.js --using transformers.js=.venv-node" in planned(*verify, "NPM=npm")
     stamps = tmp_path / ".venv" / "stamps"
     stamps.mkdir(parents=True)
     for stamp in ("app", "training", "dev"):
         (stamps / stamp).touch()
     assert "pip install" not in planned("app") + planned("train") + planned("test")
+    (tmp_path / ".venv-transformers").mkdir()
+    (tmp_path / ".venv-transformers" / "stamp").touch()
+    assert "pip install" not in planned(*verify)
     later = (stamps / "dev").stat().st_mtime + 10
     os.utime(tmp_path / TRAINING, (later, later))
     assert "pip install" not in planned("app")

@@ -69,7 +69,8 @@ def answered(wheel, tmp_path_factory) -> dict:
     pins = ROOT / "requirements.txt"  # as constraints: the versions that were tested, of nothing but its own needs
     run(*uv, "pip", "install", "--quiet", "--python", python, "--constraint", pins, wheel, cwd=away)
     said = json.loads(run(python, "-c", PREDICT, "cat.png", json.dumps(HEAVY), cwd=away))
-    return {**said, "environment": away / "environment"}
+    command = json.loads(run(python, "-m", "hub", "predict", "cat.png", "--json", cwd=away))
+    return {**said, "environment": away / "environment", "command": command}
 
 
 def test_embedded_model_answers(answered):
@@ -78,6 +79,19 @@ def test_embedded_model_answers(answered):
     assert [list(row) for row in answered["answer"]] == [["label", "score"]] * 2
     assert [row["label"] for row in answered["answer"]] == ["cat", "dog"]
     assert answered["answer"][0]["score"] > 0.9
+
+
+def test_the_command_answers(answered):
+    """`python -m hub predict` runs on what the wheel asks for."""
+    assert answered["command"]["label"] == "cat"
+    np.testing.assert_allclose(answered["command"]["logits"], answered["logits"], atol=1e-4)
+
+
+def test_every_file_of_the_package_inside(answered):
+    """What is no Python, such as the program that asks transformers.js, is there too."""
+    here = {path.relative_to(ROOT / "hub") for path in (ROOT / "hub" / "formats").glob("*.*")}
+    assert any(path.suffix == ".mjs" for path in here)
+    assert all((Path(answered["hub"]).parent / path).is_file() for path in here)
 
 
 def test_evidence_adds_up(answered):

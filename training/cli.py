@@ -2,6 +2,8 @@
 
 import shlex
 import sys
+import tempfile
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,8 +17,17 @@ app = typer.Typer(
     help="Fit a recipe on photos, and measure what a model is worth.",
 )  # fmt: skip
 REFUSALS = (DataError, BundleError, ImageError, StorageError)
+COMPARED = 2000  # validation photos that every runtime answers before a bundle is published
 
 Cache = Annotated[Path | None, typer.Option(help="Where decoded photos and features are kept between runs.")]
+
+
+class Split(StrEnum):
+    """A split's name, as a choice on the command line."""
+
+    train = "train"
+    validation = "validation"
+    test = "test"
 
 
 @app.command()
@@ -48,17 +59,26 @@ def fit(
     ] = None,
     backbone_license: Annotated[str | None, typer.Option(help="The licence of those weights.")] = None,
     push_to: Annotated[
-        str | None, typer.Option(metavar="REPO", help="Publish the bundle on the Hub at the end, as OWNER/NAME.")
+        str | None,
+        typer.Option(
+            metavar="REPO",
+            help="At the end, compare every runtime on validation photos and publish the bundle as OWNER/NAME.",
+        ),
     ] = None,
+    without: Annotated[
+        list[str], typer.Option(metavar="RUNTIME", help="Publish without a runtime's files; may be repeated.")
+    ] = [],  # noqa: B006
+    using: Annotated[
+        list[str],
+        typer.Option(metavar="RUNTIME=PATH", help="Compare a runtime in another Python interpreter; may be repeated."),
+    ] = [],  # noqa: B006
 ) -> None:
     """Train a recipe and write a bundle, RUN/bundle. Killed at any moment, the same command resumes it."""
     from training.data import load_photos, summary
 
     settings = load_recipe(recipe)
     if push_to is not None:
-        from hub.remote import check_access
-
-        check_access(push_to)  # now, not after hours of training
+        places = _check_push(push_to, without, using)  # now, not after hours of training
     changed = [*set_]
     if data is not None:
         changed.append(f"data={data}")
@@ -93,7 +113,58 @@ def fit(
         print(score_lines(f"{split.capitalize()} split, {len(found):,} pictures", found.metrics()))
     print(f"The bundle is in {folder / 'bundle'}.")
     if push_to is not None:
-        print(f"It is published: {classifier.push_to_hub(push_to)}")
+        _verify(folder / "bundle", settings, cache, without, places)
+        print(f"It is published: {classifier.push_to_hub(push_to, without=without)}")
+
+
+def _check_push(repo: str, without: list[str], using: list[str]) -> dict[str, str]:
+    """Refuse what would stop a push: no token, or a runtime that is not installed; return where each is run."""
+    from hub import agreement, publish, remote
+    from hub.classifier import DEFAULT
+
+    places = agreement.places(using)
+    formats, _ = publish.choose(DEFAULT, without=without)  # the embedded model stands for the one to come
+    remote.check_access(repo)
+    agreement.check_runtimes(formats, places)
+    return places
+
+
+def _verify(bundle: Path, settings: dict, cache: Path | None, without: list[str], places: dict[str, str]) -> None:
+    """Compare every runtime with Keras on validation photos, as the data set stores them."""
+    from hub import agreement
+    from training.data import write_pictures
+
+    with tempfile.TemporaryDirectory() as aside:
+        photos = write_pictures(
+            settings["data"], "validation", Path(aside, "photos"), limit=COMPARED, size=settings["size"], cache=cache
+        )
+        found = agreement.verify(bundle, photos, without=without, using=places, title="validation photos")
+    rows = found["runtimes"].values()
+    print(f"Largest difference in probability from Keras, on {found['photos']:,} validation photos:")
+    print(*(f"  {row['title']}: {row['same_tensor']['probability']:.1e}" for row in rows), sep="\n")
+
+
+@app.command()
+def photos(
+    data: Annotated[str, typer.Argument(help="Data set: a name on the Hub or a folder.")],
+    folder: Annotated[Path, typer.Argument(help="A new folder for them, one below it for each label.")],
+    split: Annotated[Split, typer.Option(help="Which pictures.")] = Split.validation,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many, drawn by their pixels: the same ones each time.")
+    ] = None,
+    size: Annotated[
+        int, typer.Option(min=1, help="The recipe's: photos that a fit has decoded are not decoded again.")
+    ] = 224,
+    cache: Cache = None,
+) -> None:
+    """Write the pictures that were held out (or trained on) as files, to look at or for `python -m hub verify`.
+
+    They are as the data set stores them, and named by the hash that predictions.parquet tells them by.
+    """
+    from training.data import write_pictures
+
+    written = write_pictures(data, str(split), folder, limit=limit, size=size, cache=cache)
+    print(f"{len(written):,} pictures of the {split} split are in {folder}.")
 
 
 @app.command()

@@ -6,7 +6,9 @@ in every version of a data set; adding pictures moves none.
 """
 
 import hashlib
+import io
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,11 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from hub.errors import DataError, ImageError
+from hub.files import storage
 from hub.images import open_image, pixel_hash, to_tensor
-from training.files import storage, write_rows
+from training.files import write_rows
 
 TEST, VALIDATION = 0.1, 0.1  # shares of the pictures
 PROBLEM_COLUMNS = ["split", "row", "problem", "detail"]
@@ -113,13 +117,86 @@ def load_photos(name_or_folder: str | Path, size: int, *, cache: Path | None = N
         DataError: no such data set, no picture or label column, or nothing readable in it.
         StorageError: the cache cannot be written.
     """
+    return _load(name_or_folder, size, cache, progress)[0]
+
+
+def write_pictures(
+    name_or_folder: str | Path,
+    split: str,
+    folder: Path,
+    *,
+    limit: int | None = None,
+    size: int = 224,
+    cache: Path | None = None,
+    progress: bool = True,
+) -> list[Path]:
+    """Write the pictures of a split as files, byte for byte as the data set stores them: LABEL/PIXELHASH.SUFFIX.
+
+    They are the pictures that `load_photos` puts into that split, so duplicates and unreadable ones are not among
+    them, and their names are the hashes that predictions.parquet tells them by.
+
+    Args:
+        name_or_folder, size, cache: as for `load_photos`; a size that was decoded before is not decoded again.
+        split: "train", "validation" or "test".
+        folder: made, all or nothing; refused if it holds something.
+        limit: only the first so many by their hashes, which is a draw by lot that is the same each time.
+
+    Returns:
+        The files, sorted by hash.
+
+    Raises:
+        DataError: no such data set, nothing in that split, or a folder that is not empty.
+        StorageError: the folder cannot be written.
+    """
+    photos, rows = _load(name_or_folder, size, cache, progress)
+    chosen = np.flatnonzero(photos.splits == split)
+    if not len(chosen):
+        raise DataError(f"{photos.name} has no picture in {split!r}; it has {', '.join(sorted({*photos.splits}))}.")
+    folder = Path(folder).resolve()
+    chosen = chosen[np.argsort(photos.hashes[chosen])][:limit]
+    shelves = _folder_names(photos.label_names)
+    aside, written = folder.with_name(f".{folder.name}.part"), []
+    with storage(folder.parent):
+        if folder.exists() and any(folder.iterdir()):
+            raise DataError(f"{folder} is not empty; name a new folder, so that no two splits are mixed.")
+        shutil.rmtree(aside, ignore_errors=True)  # of a run that was killed here
+        try:
+            for i in tqdm(chosen, f"writing {split}", disable=not progress, unit="photo"):
+                encoded = rows[i].bytes()
+                name = Path(shelves[photos.labels[i]], f"{photos.hashes[i]}.{_suffix(encoded)}")
+                (aside / name).parent.mkdir(parents=True, exist_ok=True)
+                (aside / name).write_bytes(encoded)
+                written.append(folder / name)
+            if folder.exists():
+                folder.rmdir()
+            aside.rename(folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    return written
+
+
+def _folder_names(labels: list[str]) -> list[str]:
+    """A folder's name for each label, which any system takes and which cannot lead elsewhere."""
+    names = [re.sub(r"[^\w -]", "_", label).strip() for label in labels]
+    alike = len({name.lower() for name in names}) < len(names)
+    return [f"{k}_{name}" if alike or not name else name for k, name in enumerate(names)]
+
+
+def _suffix(encoded: bytes) -> str:
+    """The usual ending of a picture's format; a phone's MPO is a JPEG with more behind it."""
+    with Image.open(io.BytesIO(encoded)) as picture:
+        return {"JPEG": "jpg", "MPO": "jpg"}.get(picture.format, picture.format.lower())
+
+
+def _load(name_or_folder: str | Path, size: int, cache: Path | None, progress: bool) -> tuple[Photos, list["_Row"]]:
+    """The pictures, and in the same order what the data set stores of each."""
     cache = Path(cache) if cache else default_cache()
     rows, label_names = _rows(name_or_folder)
     folder = cache / "pixels" / f"{_key(rows, size)}-{size}"
     if not (folder / "index.npz").exists():
         _decode(rows, size, folder, progress)
-    index = np.load(folder / "index.npz")
-    return _assemble(rows, index, np.load(folder / "pixels.npy", mmap_mode="r"), label_names, str(name_or_folder))
+    index, pixels = np.load(folder / "index.npz"), np.load(folder / "pixels.npy", mmap_mode="r")
+    return _assemble(rows, index, pixels, label_names, str(name_or_folder))
 
 
 @dataclass(frozen=True)
@@ -246,7 +323,10 @@ def map_ahead(pool: ThreadPoolExecutor, function: Callable, items: Iterable, ahe
         yield future.result()
 
 
-def _assemble(rows: list[_Row], index, pixels: np.ndarray, label_names: list[str], name: str) -> Photos:
+def _assemble(
+    rows: list[_Row], index, pixels: np.ndarray, label_names: list[str], name: str
+) -> tuple[Photos, list[_Row]]:
+    """Decide which rows are kept and in which split each is."""
     hashes, errors = index["hashes"], index["errors"]
     labels = np.array([row.label for row in rows], np.int64)
     given = {row.split for row in rows}
@@ -296,7 +376,9 @@ def _assemble(rows: list[_Row], index, pixels: np.ndarray, label_names: list[str
         **counts,
         "duplicates_across_splits": across,
     }
-    return Photos(Rows(pixels, keep), labels[keep], hashes[keep], splits[keep], label_names, name, report, problems)
+    pictures = Rows(pixels, keep)
+    photos = Photos(pictures, labels[keep], hashes[keep], splits[keep], label_names, name, report, problems)
+    return photos, [rows[i] for i in keep]
 
 
 def _stored_size(sizes: np.ndarray) -> str:

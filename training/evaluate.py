@@ -15,9 +15,10 @@ from scipy.special import log_softmax, softmax
 from sklearn import metrics as sk
 
 from hub import bundle as bundle_files
-from hub import card
+from hub import card, publish
 from hub.errors import BundleError, DataError
-from training.files import write_aside, write_json
+from hub.files import write_aside
+from training.files import write_json
 
 if TYPE_CHECKING:
     from hub.classifier import ImageClassifier
@@ -624,16 +625,17 @@ def record_elsewhere(bundle: str | os.PathLike, name: str, predictions: Predicti
     if name in ("train", "validation", "test"):
         raise DataError(f"{name!r} is the name of a split; give pictures from elsewhere another.")
     folder = Path(bundle)
-    config, content = bundle_files.read_json(folder, bundle_files.CONFIG), _read_metrics(folder)
+    bundle_files.read_json(folder, bundle_files.CONFIG)  # refused here if it is no bundle, before anything is written
+    content = _read_metrics(folder)
     content["elsewhere"] = {**(content.get("elsewhere") or {}), name: predictions.metrics()}
     parts = [replace(predictions, splits=np.full(len(predictions), name))]
     if (folder / bundle_files.PREDICTIONS).is_file():
         record = read_predictions(folder)
         parts.insert(0, record.take(record.splits != name))
-    table, text = predictions_table(parts), card.render(config, content)
+    table = predictions_table(parts)
     write_aside(folder / bundle_files.PREDICTIONS, lambda file: pq.write_table(table, file))
     write_json(folder / bundle_files.METRICS, content)
-    write_aside(folder / bundle_files.CARD, lambda file: file.write(text.encode()))
+    write_aside(folder / bundle_files.CARD, lambda file: file.write(publish.card(folder).encode()))
 
 
 def _write_out(

@@ -22,9 +22,9 @@ from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 from sklearn.metrics import confusion_matrix as count_confusions
 
 from hub.errors import DataError
+from hub.files import write_aside
 from hub.heatmaps import overlay, shown_map
 from training.evaluate import BINS, calibration_bins, expected_calibration_error, log_odds
-from training.files import write_aside
 
 if TYPE_CHECKING:
     from training.evaluate import Predictions

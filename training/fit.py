@@ -32,10 +32,11 @@ from sklearn.metrics import log_loss
 from tqdm import tqdm
 
 from hub.errors import DataError
+from hub.files import storage
 from training.augment import Augmentation
 from training.data import Photos, default_cache, map_ahead, write_problems
 from training.evaluate import point_scores
-from training.files import storage, write_arrays, write_json, write_rows
+from training.files import write_arrays, write_json, write_rows
 from training.models import evidence_model, features_model, freeze_batch_norm
 from training.settings import check
 

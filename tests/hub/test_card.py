@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.utils import validate_repo_id
 
-from hub import card
+from hub import card, publish
 from hub.card import render
+from hub.formats import FORMATS
 
 ROOT = Path(__file__).parents[2]
 RELEASED = ROOT / "hub" / "pretrained" / "cats-vs-dogs-mobilenetv2"
@@ -75,6 +76,36 @@ METRICS = {
     "test": some_scores([[400, 13], [17, 804]]),
     "elsewhere": {"garden": some_scores([[5, 4], [3, 8]], accuracy=a_score(0.65, 0.1))},
     "agreement": {"photos": 64, "probability": 2e-7, "evidence": 3.5e-6, "tolerance": 1e-4},
+}
+RUNNING = [name for name, one in FORMATS.items() if one.runs]
+
+
+def a_row(name: str, k: int) -> dict:
+    """What agreement.json has of the k-th runtime; only the first three carry evidence."""
+    return {
+        "title": FORMATS[name].title,
+        "versions": {f"package-{k}": f"{k}.2.3"},
+        "same_tensor": {"probability": k * 1e-6, "evidence": k * 1e-5 if k < 3 else None, "logits": k * 1e-5},
+        "same_file": {
+            "probability": k * 1e-3,
+            "other_label": k,
+            "largest_photo": k * 1.5e-2,
+            "turned_photo": k * 1e-4,
+        },
+    }
+
+
+AGREEMENT = {
+    "tolerance": 1e-4,
+    "photos": 2345,
+    "title": "validation photos",
+    "unreadable": 6,
+    "largest_photo": {"width": 4032, "height": 3024, "enlarged": True},
+    "largest_evidence": 42.17,
+    "runtimes": {name: a_row(name, k) for k, name in enumerate(RUNNING)},
+    "files": {"model.keras": "cd" * 32},
+    "written_only": {"coreml": FORMATS["coreml"].title, "h5": FORMATS["h5"].title},
+    "left_out": {},
 }
 
 
@@ -165,6 +196,105 @@ def test_every_number_comes_from_the_metrics():
             if path[-1] not in ("resamples", "level", "seed"):  # printed once for all splits
                 assert render(given["config"], given["metrics"]) != text, path
 
+    text = render(CONFIG, METRICS, AGREEMENT)
+    for path, value in shifted(AGREEMENT):
+        agreement = copy.deepcopy(AGREEMENT)
+        place = agreement
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = (not value) if isinstance(value, bool) else value * 2 if value else 1
+        if path[-1] != "logits":  # the same difference as in evidence, before it is averaged
+            assert render(CONFIG, METRICS, agreement) != text, path
+
+
+def test_the_front_matter_survives_the_hubs_own_class():
+    config = {**CONFIG, "backbone": {**CONFIG["backbone"], "hub_id": "google/mobilenet_v2"}}
+    text = render(config, METRICS, AGREEMENT, "someone/pets")
+    found = front_matter(text)
+    assert ModelCardData(**found).to_dict() == found
+    assert str(ModelCard(text)) == text
+    tags = ["transformers", "onnx", "tflite", "transformers.js", "openvino", "coreml"]
+    assert found["tags"] == ["image-classification", *tags, "class-activation-map"]
+    fewer = {"runtimes": {name: AGREEMENT["runtimes"][name] for name in ("keras", "onnx")}, "written_only": {}}
+    found = front_matter(render(config, METRICS, {**AGREEMENT, **fewer}))
+    assert found["tags"] == ["image-classification", "onnx", "class-activation-map"]
+
+
+def test_both_tables_hold_what_was_compared():
+    text = render(CONFIG, METRICS, AGREEMENT)
+    for k, name in enumerate(RUNNING):
+        title = FORMATS[name].title
+        probability, evidence = (f"{k}.0e-06", f"{k}.0e-05") if k else ("0", "0")
+        evidence = evidence if k < 3 else "–"
+        assert f"| {title} | {probability} | {evidence} | package-{k} {k}.2.3 |" in text
+        (row,) = [line for line in text.splitlines() if line.startswith(f"| {title} |") and "package" not in line]
+        assert row.endswith(
+            f"| {k * 1e-3:.1e} | {k} | {k * 1.5e-2:.1e} | {k * 1e-4:.1e} |" if k else "| 0 | 0 | 0 | 0 |"
+        )
+    assert "the same 2,345 validation photos in a process of its own" in text
+    assert "could not be read, and were left out: 6." in text
+    assert "The 12-megapixel photo (4032 × 3024) was enlarged from one of the photos, with noise added" in text
+    assert "where a probability differs by more than 0.0001, or a cell of evidence by more than 0.0042" in text
+    assert "Beyond that" not in text and "not published" not in text
+    assert "- Core ML: written, not compared: its structure was checked; it was not run on a device." in text
+    assert "never loaded by this project" in text
+    assert "ONNX and Keras" not in text, "the older section says less than these tables"
+
+
+@pytest.mark.parametrize(("part", "value"), [("probability", 1.01e-4), ("evidence", 4.3e-3), ("probability", np.nan)])
+def test_a_runtime_beyond_the_tolerance_is_named(part, value):
+    agreement = copy.deepcopy(AGREEMENT)
+    agreement["runtimes"]["onnx"]["same_tensor"][part] = value
+    assert "**Beyond that: ONNX Runtime.**" in render(CONFIG, METRICS, agreement)
+
+
+def test_what_is_left_out_is_said_with_its_reason():
+    """Neither a snippet nor a row promises what is not there."""
+    agreement = copy.deepcopy(AGREEMENT)
+    del agreement["runtimes"]["transformers"]
+    agreement["left_out"] = {"transformers": "the library has no such network"}
+    agreement["title"], agreement["largest_photo"]["enlarged"] = "my garden", False
+    text = render(CONFIG, METRICS, agreement)
+    assert "- Transformers: not published: the library has no such network." in text
+    assert "### Transformers\n" not in text and "| Transformers |" not in text
+    assert 'runtime="transformers"' not in text and '`"transformers"`' not in text
+    assert "photos (my garden)" in text and "(4032 × 3024) is one of the photos:" in text
+
+
+def test_each_runtime_has_its_snippet():
+    text = render(CONFIG, METRICS, AGREEMENT, "someone/pets")
+    for name in RUNNING:
+        language = "js" if name == "transformers.js" else "python"
+        section = text.split(f"### {FORMATS[name].title}\n")[1].split("\n## ")[0].split("\n### ")[0]
+        assert f"```{language}\n{FORMATS[name].snippet(CONFIG, 'someone/pets').strip()}\n```" in section
+        assert FORMATS[name].install in section and FORMATS[name].install
+    assert 'ImageClassifier.from_pretrained("someone/pets")' in text
+    assert 'runtime="keras"' in text and "`labels.txt`" in text
+    assert "OWNER/NAME" not in text
+    nameless = render(CONFIG, METRICS, AGREEMENT)
+    assert "`OWNER/NAME` stands for the name under which this folder is published." in nameless
+    assert nameless.replace("OWNER/NAME", "someone/pets").count("someone/pets") > text.count("someone/pets")
+
+
+def test_each_format_has_its_words():
+    """A new format needs a sentence on what it loads, or on why it was not run."""
+    assert all(one.loads if one.runs else one.not_run for one in FORMATS.values())
+
+
+def test_the_weaker_label_is_named():
+    """Recall by label with Wilson's interval; whether two labels can be told apart follows from it."""
+    text = render(CONFIG, {**METRICS, "test": some_scores([[60, 40], [0, 100]])})
+    # Wilson 1927: 60 of 100 gives 0.5020 to 0.6906, 100 of 100 gives 0.9630 to 1.
+    assert "60.00 % (50.20–69.06), 60 of 100 |" in text and "100.00 % (96.30–100.00), 100 of 100 |" in text
+    assert (
+        "Test: 40 of 200 photos answered wrongly. Those of `cat` more often (40.00 %, 40 of 100) than those of "
+        "`dog` (0.00 %, 0 of 100): the intervals of the two recalls do not meet."
+    ) in text
+    text = render(CONFIG, {**METRICS, "test": some_scores([[98, 2], [3, 97]])})
+    assert "Those of `dog` more often (3.00 %, 3 of 100) than those of `cat` (2.00 %, 2 of 100): not told apart" in text
+    text = render(CONFIG, {**METRICS, "test": some_scores([[98, 2], [2, 98]]), "validation": None, "elsewhere": {}})
+    assert "Test: 4 of 200 photos answered wrongly.\n" in text
+
 
 @pytest.mark.parametrize("metrics", [None, {}, {"test": None, "elsewhere": {}}])
 def test_what_was_not_measured_is_not_claimed(metrics):
@@ -211,6 +341,9 @@ def test_many_labels_are_shown_readably():
     assert "# One of 30 labels: a photo classifier that shows its evidence" in text
     assert "| kind 4 | kind 7 | 5 |" in text
     assert "minus the mean over all labels" in text and "mean over the labels of each label against the rest" in text
+    assert "### Recall of the 10 weakest labels" in text and "| kind 4 | 64.29 % (38.76–83.66), 9 of 14 |" in text
+    assert "| kind 9 | 100.00 %" in text and "| kind 10 | 100.00 %" not in text
+    assert "Most often those of `kind 4` (35.71 %, 5 of 14)" in text
     assert "`kind 19` and 10 more" in text and "kind 20`" not in text
     three = {**CONFIG, "id2label": {"0": "cat", "1": "dog", "2": "fox|y"}}
     metrics["test"] = some_scores([[1, 0, 0], [0, 2, 0], [1, 0, 3]])
@@ -272,9 +405,8 @@ def test_rendering_needs_no_template_engine():
 
 
 def test_the_released_card_is_what_its_numbers_render():
-    config = json.loads((RELEASED / "config.json").read_text(encoding="utf-8"))
     metrics = json.loads((RELEASED / "metrics.json").read_text(encoding="utf-8"))
-    text = render(config, metrics)
+    text = publish.card(RELEASED)  # of config.json, metrics.json and agreement.json
     assert (ROOT / "model_card.md").read_text(encoding="utf-8") == text, "render model_card.md anew"
     assert (RELEASED / "README.md").read_text(encoding="utf-8") == text
     for name in front_matter(text).get("datasets") or []:

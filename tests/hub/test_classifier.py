@@ -6,8 +6,6 @@ import io
 import json
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ from PIL import Image
 
 from hub import BundleError, ImageClassifier, ImageError
 from hub.classifier import softmax
+from tests.hub_server import HubServer
 
 ROOT = Path(__file__).parents[2]
 
@@ -257,85 +256,45 @@ def test_an_unknown_name_is_one_sentence(name, tmp_path):
     assert "check" in str(refusal.value)
 
 
-class Hub(BaseHTTPRequestHandler):
-    """The few answers of a Hub that a download needs, for the one model someone/tiny."""
-
-    folder: Path
-    commit = "c0ffee" + 34 * "0"
-    served: list[str]
-
-    def do_GET(self, body: bool = True):
-        """Answer what huggingface_hub asks: the revision, the file tree, a file."""
-        path = self.path.split("?")[0]
-        files = {file.relative_to(self.folder).as_posix(): file for file in self.folder.rglob("*") if file.is_file()}
-        sizes = {name: file.stat().st_size for name, file in files.items()}
-        tree = [{"type": "file", "path": name, "size": size, "oid": name} for name, size in sizes.items()]
-        if path.startswith("/api/models/someone/tiny/revision/"):
-            content = json.dumps({"id": "someone/tiny", "sha": self.commit, "siblings": []}).encode()
-        elif path.startswith("/api/models/someone/tiny/tree/"):
-            content = json.dumps(tree).encode()
-        elif (name := path.removeprefix(f"/someone/tiny/resolve/{self.commit}/")) in files:
-            content = files[name].read_bytes()
-            if body:
-                self.served.append(name)
-        else:
-            self.send_response(404)
-            self.send_header("X-Error-Code", "RepoNotFound")
-            self.send_header("Content-Length", "0")
-            return self.end_headers()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("ETag", f'"{abs(hash(content)):x}"')
-        self.send_header("X-Repo-Commit", self.commit)
-        self.end_headers()
-        if body:
-            self.wfile.write(content)
-
-    def do_HEAD(self):
-        """Answer with the headers only."""
-        self.do_GET(body=False)
-
-    def log_message(self, *arguments):
-        """Print nothing."""
-
-
 DOWNLOAD = """
 import sys
+from pathlib import Path
 import numpy as np
 import hub
-classifier = hub.ImageClassifier.from_pretrained("someone/tiny", cache_dir=sys.argv[1])
+from hub import remote
+bundle, cache, copy = sys.argv[1:]
+remote.push(Path(bundle), "tester/tiny")
+classifier = hub.ImageClassifier.from_pretrained("tester/tiny", cache_dir=cache)
 print(classifier.name, classifier.predict(np.zeros((2, 2), np.uint8)).label, sorted(
     path.relative_to(classifier.folder).as_posix() for path in classifier.folder.rglob("*.*")))
-for name in ("someone/else", "someone/tiny"):
+for name in ("tester/else", "tester/tiny"):
     try:
-        hub.ImageClassifier.from_pretrained(name, cache_dir=sys.argv[1], local_files_only=name.endswith("tiny"))
+        hub.ImageClassifier.from_pretrained(name, cache_dir=cache, local_files_only=name.endswith("tiny"))
         print("from the cache")
     except hub.BundleError as error:
         print(error)
-if len(sys.argv) > 2:
-    classifier.save_pretrained(sys.argv[2])
+classifier.save_pretrained(copy)
 """
 
 
 def test_a_hub_name_fetches_only_what_answers_need(bundle_2, tmp_path):
     """model.keras stays there until it is asked for; a second time all comes from the cache."""
-    handler = type("Served", (Hub,), {"folder": bundle_2, "served": []})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    environment = {
-        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
-        "HF_HOME": str(tmp_path),
-        "HF_HUB_DISABLE_XET": "1",
-        "NO_PROXY": "127.0.0.1",
-        "PATH": "",
-    }
-    command = [sys.executable, "-c", DOWNLOAD, str(tmp_path / "cache"), str(tmp_path / "copy")]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    server.shutdown()
+    with HubServer() as hub:
+        environment = {
+            "HF_ENDPOINT": hub.url,
+            "HF_HOME": str(tmp_path),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_TOKEN": "hf_writer",
+            "NO_PROXY": "127.0.0.1",
+            "PATH": "",
+        }
+        command = [sys.executable, "-c", DOWNLOAD, str(bundle_2), str(tmp_path / "cache"), str(tmp_path / "copy")]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     loaded, refusal, again = done.stdout.splitlines()
-    assert loaded == "someone/tiny cat ['README.md', 'config.json', 'metrics.json', 'onnx/model.onnx']"
-    assert refusal.startswith("There is no folder someone/else, and the Hub gave no such model")
+    assert loaded == "tester/tiny cat ['README.md', 'config.json', 'metrics.json', 'onnx/model.onnx']"
+    assert refusal.startswith("There is no folder tester/else, and the Hub gave no such model")
     assert again == "from the cache"
-    assert sorted(handler.served) == ["README.md", "config.json", "metrics.json", "model.keras", "onnx/model.onnx"]
+    served = [line.split("/", 5)[5] for line in hub.log if line.startswith("GET /tester/tiny/resolve/")]
+    assert sorted(served) == ["README.md", "config.json", "metrics.json", "model.keras", "onnx/model.onnx"]
     assert (tmp_path / "copy" / "model.keras").read_bytes() == (bundle_2 / "model.keras").read_bytes()

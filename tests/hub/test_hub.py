@@ -23,10 +23,11 @@ SIZE = 32
 # The client reads its environment when it is imported, so each environment is a process that answers line by line.
 WORKER = """
 import json, sys
+from pathlib import Path
 from hub import ImageClassifier, remote
 
 def push(folder, repo, **options):
-    return ImageClassifier.from_pretrained(folder).push_to_hub(repo, **options)
+    return remote.push(Path(folder), repo, **options)
 
 def pull(repo, **options):
     classifier = ImageClassifier.from_pretrained(repo, **options)
@@ -34,9 +35,6 @@ def pull(repo, **options):
 
 def whole(repo, **options):
     return str(remote.download(repo, files=remote.WHOLE, **options))
-
-def copy(repo, target, **options):
-    return ImageClassifier.from_pretrained(repo).push_to_hub(target, **options)
 
 def access(repo, **options):
     return remote.check_access(repo, **options)
@@ -142,6 +140,7 @@ def folder(tmp_path) -> Path:
     (folder / bundle.KERAS).write_bytes(np.random.default_rng(seed).bytes(400_000))
     bundle.write_json(folder, bundle.CONFIG, bundle.make_config(["cat", "dog"], SIZE, (4, 4)))
     bundle.write_json(folder, bundle.METRICS, {"test": {"photos": 7}})
+    bundle.write_json(folder, bundle.AGREEMENT, {"photos": 7})
     (folder / bundle.PREDICTIONS).write_bytes(b"PAR1" + bytes(100))
     (folder / bundle.FIGURES / "roc.png").write_bytes(b"\x89PNG" + bytes(50))
     (folder / bundle.CARD).write_text("---\nlicense: apache-2.0\n---\n# Cats or dogs\n", encoding="utf-8")
@@ -190,7 +189,7 @@ def test_what_is_pulled_is_what_was_pushed(client, hub, folder, repo, tmp_path):
 
     loaded, labels = client("pull", repo, cache_dir=str(tmp_path / "cache"))
     assert labels == ["cat", "dog"]
-    assert contents(loaded) == {name: published(folder)[name] for name in bundle.RUNTIME_FILES}
+    assert contents(loaded) == {name: published(folder)[name] for name in [*bundle.RECORD, bundle.ONNX]}
     assert contents(client("whole", repo, cache_dir=str(tmp_path / "cache"))) == published(folder)
 
 
@@ -246,13 +245,6 @@ def test_branches_tags_commits_and_pull_requests(lfs, hub, folder, repo):
     assert len(hub.repos[repo].commits) == 4
     with pytest.raises(Refused, match="BundleError: A pull request goes to main"):
         lfs("push", folder, repo, create_pr=True, revision="farm")
-
-
-def test_a_model_of_the_hub_is_pushed_whole(lfs, hub, folder, repo):
-    """What loading left behind (Keras, figures) is fetched before it goes elsewhere."""
-    lfs("push", folder, repo)
-    lfs("copy", repo, f"{repo}-copy")
-    assert hub.repos[repo].at("main").files == hub.repos[f"{repo}-copy"].at("main").files
 
 
 def test_private_is_private(lfs, hub, folder, repo, tmp_path):
@@ -386,7 +378,7 @@ def test_bytes_that_do_not_match_their_hash_are_refused(name, lfs, hub, folder, 
         lfs("pull", repo, cache_dir=str(tmp_path / "cache"))
     one_sentence(refusal, "BundleError", f"{name} of {repo} does not match its hash")
     loaded, _ = lfs("pull", repo, cache_dir=str(tmp_path / "cache"))
-    assert contents(loaded) == {name: published(folder)[name] for name in bundle.RUNTIME_FILES}
+    assert contents(loaded) == {name: published(folder)[name] for name in [*bundle.RECORD, bundle.ONNX]}
 
 
 def test_a_spoilt_content_store_is_refused(folder, repo, tmp_path):
@@ -434,10 +426,12 @@ def test_offline_loads_what_was_loaded_before(lfs, hub, folder, repo, tmp_path):
 def test_a_classifier_without_a_folder_is_not_pushed():
     """One that was just converted must be saved, and so checked, first."""
     from hub import ImageClassifier
+    from hub.formats.onnx import OnnxRunner
 
     config = bundle.make_config(["cat", "dog"], SIZE, (4, 4))
+    fresh = ImageClassifier(OnnxRunner(evidence_model(), config, "The graph"), config, name="fresh")
     with pytest.raises(BundleError, match="use save_pretrained"):
-        ImageClassifier(evidence_model(), config, name="fresh").push_to_hub("tester/fresh")
+        fresh.push_to_hub("tester/fresh")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from hub import ImageClassifier
 from hub.images import open_image, pixel_hash
+from tests.hub_server import HubServer
 from training.cli import app
 from training.evaluate import read_predictions
 
@@ -104,11 +106,8 @@ def test_evaluate_on_other_pictures_claims_no_test_score(trained):
 def test_without_open_test_no_test_picture_is_answered(trained, shapes):
     folder, _ = trained
     sets = [part for assignment in SMALL for part in ("--set", assignment)]
-    (folder / "closed").mkdir()
-    for name in ("settings.json", "head.npz", "checkpoint.npz", "history.csv"):  # the same run, not trained again
-        (folder / "closed" / name).write_bytes((folder / "run" / name).read_bytes())
     printed = run(
-        "fit", RECIPE, "--data", shapes, "--backbone-weights", "random", *sets, "--run", folder / "closed",
+        "fit", RECIPE, "--data", shapes, "--backbone-weights", "random", *sets, "--run", closed_run(folder, "closed"),
         "--cache", folder / "cache",
     )  # fmt: skip
     assert "Test split" not in printed
@@ -120,6 +119,43 @@ def test_without_open_test_no_test_picture_is_answered(trained, shapes):
     assert len(test) > 250
 
 
+def closed_run(folder, name):
+    """The trained run without its bundle, so that fit goes straight to making one."""
+    (folder / name).mkdir()
+    for file in ("settings.json", "head.npz", "checkpoint.npz", "history.csv"):
+        (folder / name / file).write_bytes((folder / "run" / file).read_bytes())
+    return folder / name
+
+
+def test_push_to_publishes_what_every_runtime_agrees_on(trained, shapes, tmp_path):
+    folder, _ = trained
+    sets = [part for assignment in SMALL for part in ("--set", assignment)]
+    with HubServer() as hub:
+        environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
+        environment |= {"HF_TOKEN": "hf_writer", "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
+
+        def fit(*options):
+            command = [
+                sys.executable, "-m", "training", "fit", RECIPE, "--data", shapes, "--backbone-weights", "random",
+                *sets, "--run", closed_run(folder, f"pushed{len(options)}"), "--cache", folder / "cache",
+                "--push-to", "tester/shapes", *options,
+            ]  # fmt: skip
+            return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+        refused = fit("--using", "transformers=no-such-python")
+        assert refused.returncode == 2
+        assert "no-such-python cannot be started" in refused.stderr
+        assert not hub.repos  # before anything was made
+        few = [part for name in ("transformers", "keras-folder", "litert") for part in ("--without", name)]  # for speed
+        done = fit(*few)
+        assert done.returncode == 0, done.stderr
+        assert re.search(r"on \d+ validation photos:\n  Keras, `model.keras`: 0.0e\+00\n", done.stdout)
+        assert "It is published: " in done.stdout
+        files = hub.repos["tester/shapes"].at("main").files
+    assert {"model.keras", "onnx/model.onnx", "agreement.json", "README.md"} <= set(files)
+    assert not {"model.safetensors", "litert/model.tflite"} & set(files)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -128,6 +164,9 @@ def test_without_open_test_no_test_picture_is_answered(trained, shapes):
         (["fit", RECIPE, "--set", "size=0"], "size must be from 32 to 1024, not 0"),
         (["fit", RECIPE, "--data", "no-such-folder/here/it/is"], "No data set could be loaded"),
         (["evaluate", "no-such-folder/here/it/is", "--data", "x"], "There is no folder"),
+        (["photos", "no-such-folder/here/it/is", "out"], "No data set could be loaded"),
+        (["fit", RECIPE, "--push-to", "me/x", "--without", "onnx"], "onnx cannot be left out"),
+        (["fit", RECIPE, "--push-to", "me/x", "--using", "transformers"], "is not RUNTIME=PATH"),
     ],
 )
 def test_a_refusal_is_one_sentence_and_exit_code_2(arguments, sentence, tmp_path):

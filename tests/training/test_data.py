@@ -11,7 +11,7 @@ from PIL import Image
 
 from hub.errors import DataError, StorageError
 from hub.images import open_image, pixel_hash, to_tensor
-from training.data import Rows, load_photos, summary, write_problems
+from training.data import Rows, _folder_names, load_photos, summary, write_pictures, write_problems
 
 from .conftest import draw, encode, write
 
@@ -100,6 +100,50 @@ def test_a_folder_of_picture_files_loads_with_its_folders_as_labels(tmp_path):
     assert photos.label_names == ["cat", "dog"]
     assert len(photos) == 12
     assert photos.report["unreadable"] == 1
+
+
+@pytest.fixture
+def album(tmp_path):
+    """A folder of 60 pictures: PNG and JPEG files, one label that no folder may be called, and a duplicate."""
+    for i in range(60):
+        path = tmp_path / "album" / ("disc", "a square. Or so?")[i % 2] / f"{i}.{('png', 'jpeg')[i // 2 % 2]}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(draw(i % 2, i), ("PNG", "JPEG")[i // 2 % 2]))
+    shutil.copy(path, path.with_name("again.jpeg"))
+    return tmp_path / "album"
+
+
+def test_a_splits_pictures_are_written_as_they_are_stored(album, tmp_path):
+    given = {pixel_hash(open_image(path)): path for path in album.rglob("*.*g")}
+    photos = load(album, tmp_path)
+    held = set(photos.hashes[photos.splits == "validation"])
+    assert len(held) > 3
+    options = {"size": 16, "cache": tmp_path / "cache", "progress": False}
+    written = write_pictures(album, "validation", tmp_path / "held", **options)
+    assert {path.stem for path in written} == held
+    assert sorted(path for path in (tmp_path / "held").rglob("*.*g")) == sorted(written)
+    for path in written:
+        assert path.read_bytes() == given[path.stem].read_bytes()
+        assert path.parent.name == given[path.stem].parent.name.replace(".", "_").replace("?", "_")
+        assert path.suffix == given[path.stem].suffix.replace("jpeg", "jpg")
+    few = write_pictures(album, "validation", tmp_path / "few", limit=3, **options)
+    assert [path.name for path in few] == sorted(path.name for path in written)[:3]
+
+
+def test_no_two_splits_are_written_into_one_folder(album, tmp_path):
+    options = {"size": 16, "cache": tmp_path / "cache", "progress": False}
+    (tmp_path / "held").mkdir()
+    written = write_pictures(album, "test", tmp_path / "held", **options)
+    with pytest.raises(DataError, match="held is not empty; name a new folder"):
+        write_pictures(album, "validation", tmp_path / "held", **options)
+    assert sorted(path for path in (tmp_path / "held").rglob("*.*g")) == sorted(written)
+
+
+@pytest.mark.parametrize("labels", [["a/b", "a:b"], ["..", "x"], ["Cat", "cat"], ["", "x"]])
+def test_no_label_leads_out_of_the_folder_or_into_anothers(labels, tmp_path):
+    names = _folder_names(labels)
+    assert len({name.lower() for name in names}) == len(labels)
+    assert all((tmp_path / name).parent == tmp_path and name.strip(". ") == name for name in names)
 
 
 def test_a_second_load_decodes_nothing_and_a_changed_picture_is_decoded(shapes, tmp_path, monkeypatch):

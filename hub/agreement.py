@@ -1,0 +1,210 @@
+"""The proof that a published model says the same everywhere: every runtime on the same photos, each in its own process.
+
+Two questions are asked, both against Keras on the tensors that `hub.images` makes. *Same tensor in*: do the formats
+compute the same function? That must hold to 1e-4, or nothing is published. *Same file in*: what does a user get whose
+library reads the picture itself? That is reported. Beside the photos given it is asked of a photo of 12 megapixels,
+since libraries shrink differently, and of one that is stored turned, since some overlook the EXIF note that says so.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from hub import bundle, publish
+from hub.errors import BundleError, ImageError
+from hub.files import sha256, write_aside
+from hub.formats import FORMATS, Answers, Format, softmax
+from hub.images import open_image, to_tensor
+
+TOLERANCE = 1e-4  # in probabilities; in evidence, as a share of the largest cell (float32 rounds relative to size)
+REFERENCE = "keras"
+LARGE = (4000, 3000)  # 12 megapixels, as phones take them
+TURNED = 6  # the EXIF orientation of a photo taken with the phone upright
+
+
+def verify(
+    folder: Path,
+    photos: list[Path],
+    *,
+    without: Iterable[str] = (),
+    also: Iterable[str] = (),
+    using: dict[str, str] | None = None,
+    title: str | None = None,
+    progress: bool = True,
+) -> dict:
+    """Run every format of a bundle on the same photos; write agreement.json and the card that shows it.
+
+    Args:
+        folder: a bundle; no other file of it is touched.
+        photos: picture files; unreadable ones are left out and counted.
+        without, also: formats to leave out or to add, as for `hub.publish.choose`.
+        using: by format, where it is run: another Python interpreter, or for transformers.js the folder that
+            holds its node_modules.
+        title: what the card calls the photos; None is "photos".
+        progress: show a bar on standard error.
+
+    Returns:
+        The content of agreement.json. `failures` says what in it forbids to publish.
+
+    Raises:
+        BundleError: no readable photo, a runtime that is not installed, or one that fails.
+    """
+    using = using or {}
+    formats, left_out = publish.choose(folder, without=without, also=also)
+    check_runtimes(formats, using)
+    with tempfile.TemporaryDirectory() as place:
+        aside = Path(place)
+        staged = publish.stage(folder, aside / "model", formats)
+        config = bundle.read_json(staged, bundle.CONFIG)
+        for one in formats:
+            one.check(staged, config)
+        pictures = _Pictures(photos, config["image_size"], aside)
+        runners = [one for one in formats if one.runs]
+
+        def ask(one: Format) -> Answers:
+            return one.answer(staged, pictures.tensors, pictures.files, using.get(one.name))
+
+        with ThreadPoolExecutor(max_workers=2) as two:  # half of a process's time is spent importing its runtime
+            asked = tqdm(two.map(ask, runners), "Comparing", len(runners), disable=not progress or None, unit="runtime")
+            answers = {one.name: answer for one, answer in zip(runners, asked, strict=True)}
+        found = {
+            "tolerance": TOLERANCE,
+            "photos": pictures.count,
+            "title": title or "photos",
+            "unreadable": pictures.unreadable,
+            "largest_photo": pictures.largest,
+            "largest_evidence": _largest_evidence(answers[REFERENCE]),
+            "runtimes": {one.name: _row(one, answers, pictures.count) for one in runners},
+            "files": {name: sha256(staged / name) for one in formats for name in one.files},
+            "written_only": {one.name: one.title for one in formats if not one.runs},
+            "left_out": left_out,
+        }
+    write_aside(folder / bundle.AGREEMENT, lambda file: file.write(bundle.json_text(found, bundle.AGREEMENT).encode()))
+    write_aside(folder / bundle.CARD, lambda file: file.write(publish.card(folder).encode()))
+    return found
+
+
+def places(assignments: Iterable[str]) -> dict[str, str]:
+    """Return what `using` takes of texts RUNTIME=PATH, as a command line has them.
+
+    Raises:
+        BundleError: one is not of that form.
+    """
+    pairs = [text.partition("=") for text in assignments]
+    for pair in pairs:
+        if not all(pair):
+            raise BundleError(f"{''.join(pair)} is not RUNTIME=PATH, such as transformers=torch-env/bin/python.")
+    return {name: path for name, _, path in pairs}
+
+
+def check_runtimes(formats: Iterable[Format], using: dict[str, str] | None = None) -> None:
+    """Raise a BundleError that names the first runtime that is not installed where it is to be run."""
+    using = using or {}
+    strangers = sorted(using.keys() - FORMATS.keys())
+    if strangers:
+        raise BundleError(f"There is no runtime {strangers[0]} to be run elsewhere; there are {', '.join(FORMATS)}.")
+    for one in formats:
+        missing = one.missing(using.get(one.name))
+        if missing:
+            raise BundleError(
+                f"{one.title} is not installed here (no {', '.join(missing)}), so it cannot be compared: "
+                f"install {one.install}, say where it is with --using {one.name}=PATH, or publish --without {one.name}."
+            )
+
+
+def difference(reference: tuple, other: tuple) -> dict[str, float | None]:
+    """Return how far two answers (logits (N, K), evidence (N, h, w, K) or None) are apart at most; NaN stays NaN."""
+    pairs = {"probability": tuple(softmax(logits) for logits, _ in (reference, other))}
+    pairs["logits"] = (reference[0], other[0])
+    pairs["evidence"] = (reference[1], other[1])
+    return {name: None if b is None or a is None else float(np.abs(a - b).max()) for name, (a, b) in pairs.items()}
+
+
+def too_far(found: dict[str, float | None], largest_evidence: float | None) -> str | None:
+    """Say what in a `difference` is above the tolerance; None if nothing is."""
+    limits = {"probability": TOLERANCE, "evidence": TOLERANCE * max(1.0, largest_evidence or 0.0)}
+    for name, limit in limits.items():
+        if found[name] is not None and not found[name] <= limit:
+            return f"{name} differs from Keras by {found[name]:.2g}, more than {limit:.2g}"
+    return None
+
+
+def failures(agreement: dict) -> list[str]:
+    """Say in a sentence each which runtimes differ from Keras by more than the tolerance."""
+    rows = agreement["runtimes"].values()
+    wrong = [(row["title"], too_far(row["same_tensor"], agreement["largest_evidence"])) for row in rows]
+    return [f"{title}: {problem}." for title, problem in wrong if problem]
+
+
+def _largest_evidence(answers: Answers) -> float | None:
+    return None if answers.evidence is None else float(np.abs(answers.evidence).max())
+
+
+def _row(one: Format, answers: dict[str, Answers], count: int) -> dict:
+    mine, reference = answers[one.name], answers[REFERENCE]
+    expected = softmax(reference.logits)
+    apart = np.abs(mine.files - expected).max(axis=1)
+    same_file = {
+        "probability": float(apart[:count].max()),
+        "other_label": int((mine.files.argmax(axis=1) != expected.argmax(axis=1))[:count].sum()),
+        "largest_photo": float(apart[count]),
+        "turned_photo": float(apart[count + 1]),
+    }
+    same_tensor = difference((reference.logits, reference.evidence), (mine.logits, mine.evidence))
+    return {"title": one.title, "versions": mine.versions, "same_tensor": same_tensor, "same_file": same_file}
+
+
+class _Pictures:
+    """The photos to compare on: `count` readable ones, then the large one and the turned one."""
+
+    def __init__(self, photos: list[Path], size: int, aside: Path):
+        self.files: list[Path] = []
+        tensors: list[np.ndarray] = []
+        large = None
+        for path in photos:
+            try:
+                tensors.append(to_tensor(path, size))
+            except ImageError:
+                continue
+            self.files.append(path)
+            if large is None and math.prod(_size(path)) >= math.prod(LARGE):
+                large = path
+        if not tensors:
+            raise BundleError("None of the photos to compare on can be read; give a folder that holds some.")
+        self.count, self.unreadable = len(tensors), len(photos) - len(tensors)
+        extra = [large or _enlarged(self.files[0], aside / "large.jpg"), _turned(self.files[0], aside / "turned.jpg")]
+        width, height = _size(extra[0])
+        self.largest = {"width": width, "height": height, "enlarged": large is None}
+        self.files += extra
+        self.tensors = aside / "tensors.npy"
+        np.save(self.tensors, np.stack([*tensors, *(to_tensor(path, size) for path in extra)]))
+
+
+def _size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as photo:  # the header alone; the file was read whole before, with suspicion
+        return photo.size
+
+
+def _enlarged(path: Path, out: Path) -> Path:
+    """Make a photo of 12 megapixels of another: enlarged, and with a sensor's noise so that it has fine detail."""
+    pixels = np.asarray(open_image(path).resize(LARGE, Image.Resampling.LANCZOS), np.float32)
+    noise = np.random.default_rng(0).normal(0, 12, pixels.shape[:2])[:, :, None]
+    Image.fromarray((pixels + noise).clip(0, 255).astype(np.uint8)).save(out, quality=95)
+    return out
+
+
+def _turned(path: Path, out: Path) -> Path:
+    """Store a photo lying on its side, with the EXIF note that says how to turn it back."""
+    photo = open_image(path)
+    exif = Image.Exif()
+    exif[0x0112] = TURNED
+    photo.transpose(Image.Transpose.ROTATE_90).save(out, quality=95, exif=exif)
+    return out

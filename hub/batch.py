@@ -1,0 +1,449 @@
+"""Many pictures: finding them, answering them a batch at a time, and writing the answers into one file.
+
+The file has a row for each picture, in the order they were named, with the same columns in all three kinds:
+
+file             the path as it was found; bytes of a name that are no UTF-8 are written \\xff
+label            the most probable label; empty for a picture that cannot be read, as all that follows
+probability      of that label
+probability_X    of label X, for each of the K labels in the order of the logits
+logits           K numbers
+evidence         h × w × K numbers, nested so that evidence[row][column][label]; their mean over h and w is the logits
+error            why the picture cannot be read, in one sentence; empty for all others
+
+CSV writes the two lists as JSON text, JSON Lines and Parquet as nested lists. All numbers are float32 and come back
+exactly. While it is written the file is called NAME.part.csv; it gets its name when every row is in it and on the disk.
+Interrupted, or stopped by an error, the rows so far stay in NAME.part.csv (whole rows, readable as they are), and a
+file that had the name before is untouched; the next run of the same command starts NAME.part.csv anew.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import glob
+import io
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hub.errors import BundleError, DataError, ImageError, StorageError
+from hub.images import to_tensor
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from hub.classifier import ImageClassifier, Prediction
+
+BATCH = 32
+DECODERS = min(4, os.cpu_count() or 1)  # threads; the largest pictures take half a gigabyte each while decoded
+ROW_GROUP = 1024  # rows of a Parquet file that are compressed together
+# What a folder's pictures are told by; a file that is named itself is tried whatever it is called.
+SUFFIXES = {
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".bmp", ".avif", ".heic", ".heif",
+}  # fmt: skip
+
+
+# ---------------------------------------------------------------- finding
+
+
+def find_pictures(items: Iterable[str]) -> list[Path]:
+    """Return the pictures that files, folders and patterns name, each once.
+
+    Args:
+        items: a file (tried whatever its name); a folder (the pictures in it and below, sorted, nothing hidden); a
+            pattern with *, ? or ** (its matches, sorted: pictures only, unless it names the ending itself as *.dat
+            does); or "-", for one such item on each line of standard input.
+
+    Returns:
+        Paths in the order named. One that does not exist is among them, as nobody can answer for it but the caller.
+
+    Raises:
+        ImageError: none of them exists.
+        StorageError: a folder cannot be listed.
+    """
+    items = [os.fspath(item) for item in items]
+    if "-" in items:
+        items = [*(item for item in items if item != "-"), *filter(None, sys.stdin.read().splitlines())]
+    found: dict[str, Path] = {}
+    for item in items:
+        for path in _matches(item):
+            found.setdefault(_identity(path), path)
+    if not any(os.path.lexists(path) for path in found.values()):
+        raise ImageError(_nothing(items))
+    return list(found.values())
+
+
+def _matches(item: str) -> list[Path]:
+    if not item:
+        raise ImageError("One of the paths is empty; name a picture, a folder or a pattern.")
+    item = os.path.expanduser(item)
+    if os.path.isdir(item):
+        return _inside(item)
+    if os.path.lexists(item) or not _is_pattern(item):
+        return [Path(item)]
+    ending = os.path.splitext(item)[1]
+    by_name = ending and not _is_pattern(ending)
+    found = []
+    for match in sorted(glob.glob(item, recursive=True)):
+        if os.path.isdir(match):
+            found += _inside(match)
+        elif by_name or _is_picture(match):
+            found.append(Path(match))
+    return found or [Path(item)]  # as a shell does with a pattern that nothing matches
+
+
+def _inside(folder: str) -> list[Path]:
+    """The pictures in a folder and below, sorted; linked folders are entered, but none twice."""
+
+    def refuse(error: OSError) -> None:
+        raise StorageError(f"{error.filename} cannot be listed ({error.strerror}); change its permissions.") from error
+
+    found, seen = [], set()
+    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(place, name) for name in files if not name.startswith(".") and _is_picture(name)]
+    return sorted(found)
+
+
+def _is_pattern(text: str) -> bool:
+    return any(sign in text for sign in "*?[")
+
+
+def _is_picture(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+@functools.lru_cache(maxsize=1024)
+def _real_folder(folder: str) -> str:
+    return os.path.realpath(folder)
+
+
+def _identity(path: Path) -> str:
+    """Tell whether two paths are the same: ./a.jpg and a.jpg are, a file and a link to it are not."""
+    return os.path.normcase(os.path.join(_real_folder(os.path.abspath(path.parent)), path.name))
+
+
+def _nothing(items: list[str]) -> str:
+    if not items:
+        return "No picture was named; name pictures, folders or patterns."
+    first = text_of(items[0])
+    if os.path.isdir(os.path.expanduser(items[0])):
+        return (
+            f"{first} holds no picture ({', '.join(sorted(SUFFIXES))}); name another folder, or the files themselves."
+        )
+    if _is_pattern(first):
+        return f"Nothing matches {first}; check the pattern."
+    return f"There is no file or folder {first}; check the path."
+
+
+def text_of(path: str | os.PathLike) -> str:
+    r"""Return a path as text that can be written anywhere; bytes that are no UTF-8 become \xff."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+# ---------------------------------------------------------------- answering
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What came of one picture: a prediction, or why there is none."""
+
+    file: Path
+    prediction: Prediction | None
+    error: str | None  # one sentence
+
+
+def answers(classifier: ImageClassifier, paths: Iterable[Path], *, progress: bool = False) -> Iterator[list[Answer]]:
+    """Answer for pictures, 32 at a time, while the next 32 are decoded by threads; never more are in memory.
+
+    Args:
+        classifier: what answers.
+        paths: as `find_pictures` returns them.
+        progress: show a bar on standard error if that is a terminal.
+    """
+    from tqdm import tqdm
+
+    paths = list(paths)
+    pool = ThreadPoolExecutor(DECODERS)
+
+    def start(begin: int) -> list[Future]:
+        return [pool.submit(_tensor, path, classifier.image_size) for path in paths[begin : begin + BATCH]]
+
+    try:
+        with tqdm(total=len(paths), unit="picture", disable=None if progress else True) as bar:
+            ahead = start(0)
+            for begin in range(0, len(paths), BATCH):
+                tensors, ahead = ahead, start(begin + BATCH)
+                batch = _answer(classifier, paths[begin : begin + BATCH], [one.result() for one in tensors])
+                yield batch
+                bar.update(len(batch))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _tensor(path: Path, size: int) -> np.ndarray | ImageError:
+    try:
+        return to_tensor(path, size)
+    except ImageError as error:
+        return error.with_traceback(None)  # a traceback keeps the picture's bytes
+
+
+def _answer(classifier: ImageClassifier, paths: list[Path], tensors: list[np.ndarray | ImageError]) -> list[Answer]:
+    # A tensor of the model's own size is a picture that predict takes as it is.
+    readable = [tensor for tensor in tensors if isinstance(tensor, np.ndarray)]
+    predictions = iter(classifier.predict(readable) if readable else ())
+    return [
+        Answer(path, None, str(tensor)) if isinstance(tensor, ImageError) else Answer(path, next(predictions), None)
+        for path, tensor in zip(paths, tensors, strict=True)
+    ]
+
+
+# ---------------------------------------------------------------- writing
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, with a sentence that says what is kept and where."""
+
+
+def columns(classifier: ImageClassifier, *, evidence: bool = True) -> list[str]:
+    """Return the names of the columns that are described at the top, for this model."""
+    has_evidence = ["evidence"] if evidence and "evidence" in classifier.config else []
+    named = [f"probability_{label}" for label in classifier.labels]
+    return ["file", "label", "probability", *named, "logits", *has_evidence, "error"]
+
+
+def row(answer: Answer, names: list[str], labels: list[str]) -> dict:
+    """Return one picture's values by column: text, floats, nested lists, and None for what there is not."""
+    values = {"file": text_of(answer.file), "error": answer.error}
+    if answer.prediction is not None:
+        found = answer.prediction
+        values |= {"label": found.label, "probability": float(found.probabilities.max())}
+        values |= {f"probability_{label}": float(p) for label, p in zip(labels, found.probabilities, strict=True)}
+        values["logits"] = found.logits.tolist()
+        values["evidence"] = None if found.evidence is None else found.evidence.tolist()
+    return {name: values.get(name) for name in names}
+
+
+def check_out(out: Path) -> None:
+    """Raise now what would stop `write` after the work: an unknown ending, no such folder, no package."""
+    if out.suffix.lower() not in KINDS:
+        raise DataError(f"{out.name} does not say what to write; end it in {', '.join(KINDS)}.")
+    if not out.parent.is_dir():
+        raise StorageError(f"There is no folder {out.parent} to write {out.name} into; make it, or check the path.")
+    if out.is_dir():
+        raise StorageError(f"{out} is a folder; name a file.")
+    if out.suffix.lower() == ".parquet":
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError:
+            raise DataError(
+                "Parquet needs the package pyarrow; pip install pyarrow, or write .csv or .jsonl."
+            ) from None
+
+
+def write(classifier: ImageClassifier, batches: Iterable[list[Answer]], out: Path, *, evidence: bool = True) -> None:
+    """Write answers, a batch at a time, into a .csv, .jsonl or .parquet file (see the top).
+
+    Args:
+        classifier: what answered.
+        batches: what `answers` yields.
+        out: the file; replaced when all is written.
+        evidence: whether to write the column evidence.
+
+    Raises:
+        DataError, StorageError: see `check_out`; the disk is full.
+        Interrupted: Ctrl-C. Its sentence, and that of whatever error ended the answers, says what is kept.
+    """
+    check_out(out)
+    part, names = out.with_name(f"{out.stem}.part{out.suffix}"), columns(classifier, evidence=evidence)
+    count, finished = 0, False
+    try:
+        table = KINDS[out.suffix.lower()](part, names)
+    except OSError as error:
+        raise StorageError(f"{out} cannot be written ({_reason(error)}); choose another folder.") from error
+    try:
+        for batch in batches:
+            rows = [row(answer, names, classifier.labels) for answer in batch]
+            with _undisturbed():
+                table.write(rows)
+                count += len(rows)
+        with _undisturbed():
+            table.close()
+            os.replace(part, out)
+            finished = True
+    except BaseException as error:
+        if finished:  # Ctrl-C, a moment too late
+            raise
+        with _undisturbed():
+            kept = _keep(table, part, count)
+        if isinstance(error, KeyboardInterrupt):
+            raise Interrupted(f"Interrupted{kept or ': nothing was answered yet'}.") from error
+        if isinstance(error, BundleError):
+            raise BundleError(f"{str(error).rstrip('.')}{kept}.") from error
+        if isinstance(error, OSError):
+            message = f"{out} cannot be written ({_reason(error)}){kept}; free space or choose another folder."
+            raise StorageError(message) from error
+        raise
+
+
+def _keep(table: _Table, part: Path, count: int) -> str:
+    """Close a file that will not be finished; return what to say of it. Without a row it is removed."""
+    readable = table.leave()
+    if count and readable:
+        return f": what was answered (pictures: {count:,}) is kept in {part}"
+    with suppress(OSError):
+        part.unlink()
+    return ""
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).rstrip(".").lower()
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold Ctrl-C back until the block is done, so that no row is cut in two."""
+    if threading.current_thread() is not threading.main_thread():  # which alone is interrupted
+        yield
+        return
+    previous, asked = signal.getsignal(signal.SIGINT), []
+    signal.signal(signal.SIGINT, lambda *_: asked.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler if previous is None else previous)
+    if asked and callable(previous):
+        previous(signal.SIGINT, None)
+
+
+class _Table:
+    """A file of rows; a subclass says how rows are written as bytes. Every batch is whole in the file."""
+
+    def __init__(self, path: Path, names: list[str]):
+        self.path, self.names = path, names
+        self._file = open(path, "wb")  # noqa: SIM115
+        self._whole = 0
+        self._put(self.head())
+
+    def head(self) -> bytes:
+        return b""
+
+    def lines(self, rows: list[dict]) -> bytes:
+        raise NotImplementedError
+
+    def write(self, rows: list[dict]) -> None:
+        self._put(self.lines(rows))
+
+    def _put(self, content: bytes) -> None:
+        self._file.write(content)
+        self._file.flush()
+        self._whole = self._file.tell()
+
+    def close(self) -> None:
+        """Have all rows on the disk."""
+        if not self._file.closed:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+    def leave(self) -> bool:
+        """Close the file with the rows that are whole, as far as the disk takes them; return whether it can be read."""
+        with suppress(OSError):
+            self._file.close()  # tries again to write what is left of a row
+        with suppress(OSError):
+            os.truncate(self.path, self._whole)
+        return True
+
+
+class _Lines(_Table):
+    def lines(self, rows: list[dict]) -> bytes:
+        return "".join(json_line(values) for values in rows).encode()
+
+
+class _Csv(_Table):
+    def head(self) -> bytes:
+        return self._text([self.names])
+
+    def lines(self, rows: list[dict]) -> bytes:
+        cells = ((values[name] for name in self.names) for values in rows)
+        return self._text([[json.dumps(cell) if isinstance(cell, list) else cell for cell in line] for line in cells])
+
+    @staticmethod
+    def _text(rows: list[list]) -> bytes:
+        text = io.StringIO()
+        csv.writer(text).writerows(rows)  # floats by repr, which is exact
+        return text.getvalue().encode()
+
+
+class _Parquet(_Table):
+    """Rows are collected, since a row group of 32 would be mostly its own description."""
+
+    def __init__(self, path: Path, names: list[str]):
+        import pyarrow.parquet
+
+        self.path, self.names = path, names
+        self._schema = _schema(names)
+        self._writer = pyarrow.parquet.ParquetWriter(path, self._schema)
+        self._waiting: list[pa.Table] = []
+        self._sound = True  # no write has failed
+
+    def write(self, rows: list[dict]) -> None:
+        import pyarrow as pa
+
+        self._waiting.append(pa.Table.from_pylist(rows, schema=self._schema))
+        if sum(map(len, self._waiting)) >= ROW_GROUP:
+            self._put_waiting()
+
+    def _put_waiting(self) -> None:
+        import pyarrow as pa
+
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            self._sound = False
+            self._writer.write_table(pa.concat_tables(waiting).combine_chunks())
+            self._sound = True
+
+    def close(self) -> None:
+        self._put_waiting()
+        if self._writer.is_open:
+            self._writer.close()
+            with open(self.path, "rb+") as file:
+                os.fsync(file.fileno())
+
+    def leave(self) -> bool:
+        with suppress(OSError):
+            self.close()
+            return self._sound
+        return False  # Parquet is read from its end, which is missing
+
+
+def _schema(names: list[str]) -> pa.Schema:
+    import pyarrow as pa
+
+    numbers = pa.list_(pa.float32())
+    kinds = {name: pa.string() for name in ("file", "label", "error")}
+    kinds |= {"logits": numbers, "evidence": pa.list_(pa.list_(numbers))}
+    return pa.schema([(name, kinds.get(name, pa.float32())) for name in names])
+
+
+def json_line(values: dict) -> str:
+    """Return one row as a line of JSON, with its newline."""
+    return json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+KINDS: dict[str, type[_Table]] = {".csv": _Csv, ".jsonl": _Lines, ".parquet": _Parquet}

@@ -1,0 +1,475 @@
+"""The commands of `python -m hub`."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hub import batch, bundle
+from hub.classifier import ImageClassifier, refuse_path
+from hub.errors import BundleError, DataError, ImageError, StorageError
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+REFUSALS = (DataError, BundleError, ImageError, StorageError)
+
+Bundle = Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or its name on the Hub.")]
+Local = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder; agreement.json is written into it.")]
+Revision = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Branch, tag or commit on the Hub. [default: the newest of main]")
+]
+Without = Annotated[
+    list[str], typer.Option(metavar="FORMAT", help="Leave a format's files out; may be repeated. The card says so.")
+]
+Also = Annotated[
+    list[str], typer.Option(metavar="FORMAT", help="Add a format that is written only on request, such as openvino.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON on standard output, and no progress.")]
+
+
+@app.callback()
+def commands() -> None:
+    """Answer with a model, prove that it says the same in every runtime, and share it on the Hub.
+
+    A bundle is a folder that save_pretrained or `python -m training fit` wrote, or that pull brought; most commands
+    take a model's name on the Hub as well. For a private model, log in with `hf auth login` or set HF_TOKEN: no
+    command takes a token, because command lines are kept in histories and shown to other users.
+
+    \b
+    Exit codes: 0  all is well
+                1  done, but something is not as it should be (a picture cannot be read, a runtime disagrees)
+                2  refused, with one sentence that says why
+                130  interrupted
+    """
+
+
+def command(function: Callable) -> Callable:
+    """Make a function a command: a refusal is one sentence on standard error and exit code 2, Ctrl-C is 130."""
+
+    @app.command()
+    @functools.wraps(function)
+    def run(*arguments, **options) -> None:
+        try:
+            function(*arguments, **options)
+        except REFUSALS as refusal:
+            print(refusal, file=sys.stderr)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt as interrupt:
+            print(str(interrupt) or "Interrupted.", file=sys.stderr)
+            raise typer.Exit(130) from None
+
+    return run
+
+
+@command
+def predict(
+    pictures: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PICTURES",
+            help="Files, folders (searched to the bottom; hidden files and other endings are skipped), patterns in "
+            "quotes ('photos/**/*.jpg'), or - for a list on standard input, one a line.",
+        ),
+    ],
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME_OR_FOLDER", help="What answers. [default: the embedded model]")
+    ] = None,
+    runtime: Annotated[
+        str, typer.Option(metavar="NAME", help="What it runs in: onnx, keras, litert, openvino, …")
+    ] = "onnx",
+    revision: Revision = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a row for each picture into FILE.csv, FILE.jsonl or FILE.parquet."),
+    ] = None,
+    evidence: Annotated[
+        bool, typer.Option("--evidence/--no-evidence", help="Write the evidence, h × w × K numbers a picture.")
+    ] = True,
+    json_: Json = False,
+) -> None:
+    """Answer for pictures, line by line or into a file.
+
+    \b
+    python -m hub predict photo.jpg
+    python -m hub predict photos --out answers.csv
+    python -m hub predict 'photos/**/*.png' --model OWNER/NAME --out answers.parquet
+    find . -name '*.jpg' | python -m hub predict - --json
+
+    A picture that cannot be read stops nothing: it has a row whose column error says why, all are listed at the end,
+    and the exit code is 1. A picture named twice is answered once.
+
+    The columns are file, label, probability, probability_LABEL for each label, logits, evidence[row][column][label]
+    (its mean over rows and columns is the logits) and error; lists are JSON text in CSV. Interrupted, the answers so
+    far stay in FILE.part.csv (.jsonl, .parquet), and an older FILE is untouched. With --json, one object says what
+    was written; without --out, each picture is an object on a line of its own, with those same keys.
+    """
+    if out is not None:
+        batch.check_out(out)
+    paths = batch.find_pictures(pictures)
+    classifier = ImageClassifier.from_pretrained(model, runtime=runtime, revision=revision)
+    unreadable: list[batch.Answer] = []
+    bar = not json_ and (out is not None or not sys.stdout.isatty())  # lines on a terminal are progress enough
+
+    def listened() -> Iterable[list[batch.Answer]]:
+        for answers in batch.answers(classifier, paths, progress=bar):
+            unreadable.extend(answer for answer in answers if answer.error)
+            yield answers
+
+    if out is not None:
+        batch.write(classifier, listened(), out, evidence=evidence)
+        answered = len(paths) - len(unreadable)
+        if json_:
+            failed = [{"file": batch.text_of(one.file), "error": one.error} for one in unreadable]
+            outcome = {"out": str(out), "model": classifier.name, "pictures": len(paths), "answered": answered}
+            print(json.dumps({**outcome, "unreadable": failed}, ensure_ascii=False))
+        else:
+            print(f"{answered:,} of {_pictures(len(paths))} answered by {classifier.name}, written to {out}.")
+    else:
+        _print_answers(classifier, listened(), evidence=evidence, as_json=json_)
+    if unreadable:
+        print(f"{_pictures(len(unreadable))} could not be read:", file=sys.stderr)
+        for one in unreadable:
+            print(f"  {_printable(batch.text_of(one.file))}: {one.error}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _print_answers(
+    classifier: ImageClassifier, batches: Iterable[list[batch.Answer]], *, evidence: bool, as_json: bool
+) -> None:
+    """Print a line for each picture as soon as its batch is answered."""
+    names, width = batch.columns(classifier, evidence=evidence), max(map(len, classifier.labels))
+    for answers in batches:
+        for one in answers:
+            if as_json:
+                sys.stdout.write(batch.json_line(batch.row(one, names, classifier.labels)))
+            elif one.prediction is not None:
+                found, file = one.prediction, _printable(batch.text_of(one.file))
+                print(f"{found.label:<{width}}  {100 * found.probabilities.max():6.2f} %  {file}")
+        sys.stdout.flush()
+
+
+@command
+def export(
+    source: Bundle,
+    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Made, or replaced if it holds a bundle already.")],
+    without: Without = [],  # noqa: B006
+    also: Also = [],  # noqa: B006
+    revision: Revision = None,
+    json_: Json = False,
+) -> None:
+    """Write a model in every format into a folder.
+
+    \b
+    python -m hub export runs/flowers/bundle exported
+    python -m hub export runs/flowers/bundle exported --also openvino --also h5 --without transformers
+
+    The folder is laid out as it is published on the Hub. Formats other than ONNX are converted from model.keras,
+    which takes TensorFlow. Nothing is compared here: verify
+    does that, and push publishes what it compared.
+    """
+    from hub import publish, remote
+
+    folder = _folder(source, remote.WHOLE, revision)
+    formats, left_out = publish.choose(folder, without=without, also=also)
+    publish.stage(folder, out, formats)
+    files = {path.relative_to(out).as_posix(): path.stat().st_size for path in sorted(out.rglob("*")) if path.is_file()}
+    if json_:
+        _print_json({"folder": str(out), "files": files, "left_out": left_out})
+        return
+    print(_table(["file", "size"], [[name, _size(size)] for name, size in files.items()]))
+    for name, reason in left_out.items():
+        print(f"Without {name}: {reason}.")
+    print(f"The model is in {out}.")
+
+
+@command
+def verify(
+    folder: Local,
+    photos: Annotated[
+        list[str],
+        typer.Option(metavar="PATH", help="Photos to compare on: files, folders or patterns; may be repeated."),
+    ],
+    without: Without = [],  # noqa: B006
+    also: Also = [],  # noqa: B006
+    using: Annotated[
+        list[str],
+        typer.Option(
+            metavar="RUNTIME=PATH",
+            help="Run a format elsewhere: in another Python interpreter, or for transformers.js with the folder that "
+            "holds its node_modules; may be repeated.",
+        ),
+    ] = [],  # noqa: B006
+    title: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What the card calls the photos. [default: photos]")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Compare every runtime with Keras on your photos.
+
+    \b
+    python -m hub verify runs/flowers/bundle --photos flowers/validation --title "validation photos"
+    python -m hub verify runs/flowers/bundle --photos 'flowers/**/*.jpg' --without transformers
+    python -m hub verify runs/flowers/bundle --photos flowers --using transformers=torch-env/bin/python
+
+    Writes agreement.json, and the card that shows it. Each runtime answers in a process of its own. Given the same
+    tensor, it may differ by 0.0001 at most: beyond, the exit code is 1, and push refuses. Given the same file, each
+    library prepares the picture in its own way; that difference is only reported. A runtime that is not installed is
+    a refusal that names it.
+    """
+    from hub import agreement
+
+    _refuse_name(folder, "verify")
+    paths = batch.find_pictures(photos)
+    places = agreement.places(using)
+    options = {"without": without, "also": also, "using": places, "title": title}
+    found = agreement.verify(folder, paths, progress=not json_, **options)
+    wrong = agreement.failures(found)
+    if json_:
+        _print_json(found)
+    else:
+        print(_agreement(found))
+        print(f"Written to {folder}: {bundle.AGREEMENT} and {bundle.CARD}.")
+    if wrong:
+        print(*wrong, sep="\n", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _agreement(found: dict) -> str:
+    """The two tables of agreement.json."""
+    same_tensor = []
+    for row in found["runtimes"].values():
+        differences = [_difference(row["same_tensor"].get(name)) for name in ("probability", "logits", "evidence")]
+        versions = ", ".join(f"{package} {version}" for package, version in row["versions"].items())
+        same_tensor.append([row["title"], *differences, versions])
+    kinds = {"probability": "photos", "largest_photo": "12 megapixels", "turned_photo": "stored turned"}
+    same_file = [
+        [row["title"], *(_difference(row["same_file"][name]) for name in kinds), str(row["same_file"]["other_label"])]
+        for row in found["runtimes"].values()
+    ]
+    unreadable = f" ({found['unreadable']:,} more could not be read)" if found["unreadable"] else ""
+    parts = [
+        f"Largest difference from Keras on {found['photos']:,} {found['title']}{unreadable}",
+        f"Same tensor in (at most {found['tolerance']:g} in probability):",
+        _table(["runtime", "probability", "logits", "evidence", "versions"], same_tensor),
+        "Same file in, read by each library in its own way (probability):",
+        _table(["runtime", *kinds.values(), "photos with another label"], same_file),
+    ]
+    notes = [f"Written and checked, but not run here: {title}." for title in found["written_only"].values()]
+    notes += [f"Without {name}: {reason}." for name, reason in found["left_out"].items()]
+    return "\n\n".join([*parts, *(["\n".join(notes)] if notes else [])])
+
+
+@command
+def push(
+    source: Bundle,
+    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The model on the Hub; made if it does not exist.")],
+    private: Annotated[
+        bool | None,
+        typer.Option("--private/--public", help="Who sees a model that is made now. [default: the owner's setting]"),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(metavar="BRANCH", help="Push to this branch, made if need be. [default: main]")
+    ] = None,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Propose a pull request instead of a commit.")] = False,
+    message: Annotated[str | None, typer.Option(metavar="TEXT", help="The commit's message, one line.")] = None,
+    without: Without = [],  # noqa: B006
+    json_: Json = False,
+) -> None:
+    """Publish a verified bundle on the Hub.
+
+    \b
+    python -m hub push runs/flowers/bundle OWNER/flowers --private
+    python -m hub push runs/flowers/bundle OWNER/flowers --create-pr --message "Trained on more photos"
+
+    Log in with `hf auth login` or set HF_TOKEN first; the token must be allowed to write. The bundle goes up with
+    all its formats in one commit: broken off, the repository is as it was, and a second push sends only what had not
+    arrived. What was not verified, has changed since, or differs between runtimes is refused.
+    """
+    from hub import remote
+
+    _quiet_hub(json_)
+    if not create_pr:  # anybody may propose
+        remote.check_access(repo)  # now, not after all formats are written
+    options = {"private": private, "revision": revision, "create_pr": create_pr, "commit_message": message}
+    url = ImageClassifier.from_pretrained(source).push_to_hub(repo, without=without, **options)
+    if json_:
+        _print_json({"repo": repo, "url": url})
+    else:
+        print(f"{'Proposed' if create_pr else 'Published'}: {url}")
+
+
+@command
+def pull(
+    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A model on the Hub.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Made, or replaced if it holds a bundle already.")],
+    revision: Revision = None,
+    runtime: Annotated[
+        str, typer.Option(metavar="NAME", help="Only what this runtime needs, such as onnx, and the record; or all.")
+    ] = "all",
+    json_: Json = False,
+) -> None:
+    """Copy a model from the Hub into a folder.
+
+    \b
+    python -m hub pull OWNER/flowers flowers
+    python -m hub pull OWNER/flowers flowers --revision v1.0 --runtime onnx
+
+    Every file is checked against its hash, and the folder appears whole or not at all. A folder that holds anything
+    but a bundle is refused.
+    """
+    from hub import remote
+    from hub.formats import find_format
+
+    needed = [bundle.CONFIG] if runtime == "all" else [bundle.CONFIG, *find_format(runtime).reads]
+    wanted = remote.WHOLE if runtime == "all" else [*bundle.RECORD, *needed]
+    _quiet_hub(json_)
+    there = remote.download(repo, files=wanted, revision=revision)
+    absent = [name for name in needed if not (there / name).is_file()]
+    if absent:
+        raise BundleError(f"{repo} has no {absent[0]}; check the name, or pull another --runtime.")
+    bundle.check_config(bundle.read_json(there, bundle.CONFIG), f"The config.json of {repo}")
+    # The cache may hold more of this commit than was asked for now.
+    names = sorted({path.relative_to(there).as_posix() for pattern in wanted for path in there.glob(pattern)})
+    with bundle.replacing(folder) as new:
+        for name in names:
+            bundle.copy(there / name, new / name)
+    if json_:
+        _print_json({"folder": str(folder), "repo": repo, "commit": there.name, "files": names})
+    else:
+        print(f"{repo} at {there.name[:12]} is in {folder}, {len(names)} files.")
+
+
+@command
+def card(
+    source: Bundle,
+    repo_id: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="The name that the card's snippets load the model by.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Print nothing but whether README.md is what the results render.")
+    ] = False,
+    write: Annotated[bool, typer.Option("--write", help="Render README.md of the bundle anew.")] = False,
+    revision: Revision = None,
+    json_: Json = False,
+) -> None:
+    """Print, check or write the model card.
+
+    \b
+    python -m hub card runs/flowers/bundle
+    python -m hub card runs/flowers/bundle --check || python -m hub card runs/flowers/bundle --write
+
+    The card is rendered from config.json, metrics.json and agreement.json.
+    --check exits with 1 when README.md differs, and names the first line that does: a card is never edited by hand.
+    """
+    from hub import publish
+
+    if check and write:
+        raise DataError("--check and --write are two commands; give one of them.")
+    if write:
+        _refuse_name(Path(source), "card --write")
+    folder = _folder(source, bundle.RECORD, revision)
+    if repo_id is None and not Path(source).expanduser().is_dir():
+        repo_id = source
+    text = publish.card(folder, repo_id)
+    if check:
+        _check_card(bundle.read_bytes(folder, bundle.CARD), text, source, as_json=json_)
+    elif write:
+        from hub.files import write_aside
+
+        write_aside(folder / bundle.CARD, lambda file: file.write(text.encode()))
+        _print_json({"written": str(folder / bundle.CARD)}) if json_ else print(f"Written: {folder / bundle.CARD}")
+    else:
+        _print_json({"card": text}) if json_ else sys.stdout.write(text)
+
+
+def _check_card(there: bytes, text: str, source: str, *, as_json: bool) -> None:
+    """Compare a README.md with the rendered card; exit with 1 where they differ."""
+    has, should = there.decode("utf-8", "replace").split("\n"), text.split("\n")
+    pairs = enumerate(zip(has, should, strict=False), start=1)
+    line = next((number for number, (one, other) in pairs if one != other), min(len(has), len(should)) + 1)
+    same = there == text.encode()
+    found = {"has": has[line - 1 : line], "should": should[line - 1 : line]}
+    if as_json:
+        lines = {} if same else {"line": line, **{name: (text or [None])[0] for name, text in found.items()}}
+        _print_json({"same": same, **lines})
+    if same:
+        if not as_json:
+            print(f"{bundle.CARD} of {source} is what its results render.")
+        return
+    shown = {name: f"“{_printable(text[0])}”" if text else "nothing" for name, text in found.items()}
+    print(
+        f"{bundle.CARD} of {source} differs from what its results render, first in line {line}: it has {shown['has']} "
+        f"for {shown['should']}; render it again with --write.",
+        file=sys.stderr,
+    )  # fmt: skip
+    raise typer.Exit(1)
+
+
+# ---------------------------------------------------------------- what they share
+
+
+def _folder(source: str, files: list[str], revision: str | None) -> Path:
+    """Return the folder of a bundle; of a Hub model these files are fetched."""
+    from hub import remote
+
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
+    refuse_path(source, source)
+    return remote.download(source, files=files, revision=revision)
+
+
+def _refuse_name(folder: Path, what: str) -> None:
+    if not folder.is_dir():
+        raise BundleError(f"There is no folder {folder}; {what} writes into it, so pull a model of the Hub first.")
+
+
+def _quiet_hub(as_json: bool) -> None:
+    """Show the Hub client's progress bars to people only."""
+    if as_json or not sys.stderr.isatty():
+        from huggingface_hub.utils import disable_progress_bars
+
+        disable_progress_bars()
+
+
+def _pictures(count: int) -> str:
+    return f"{count:,} picture{'s' * (count != 1)}"
+
+
+def _printable(text: str) -> str:
+    """Text that keeps to one line and sends a terminal nothing but letters."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def _difference(value: float | None) -> str:
+    return "–" if value is None else "0" if value == 0 else f"{value:.1e}"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB" if count >= 1e3 else f"{count} B"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    """Text in columns."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = ([cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in (head, *rows))
+    return "\n".join("  ".join(line).rstrip() for line in lines)
+
+
+def _print_json(content: dict) -> None:
+    print(json.dumps(content, ensure_ascii=False))
+
+
+def main() -> None:
+    """Run a command and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a terminal may lack letters that a file's name has
+    app(prog_name="python -m hub")

@@ -1,0 +1,259 @@
+"""What all formats share: how one is written into a bundle, opened, and asked in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from hub import bundle
+from hub.errors import BundleError, StorageError, first_line
+
+if TYPE_CHECKING:
+    from hub.classifier import ImageClassifier
+
+ROOT = Path(__file__).parents[2]  # where `hub` is imported from
+MISSING = "import importlib.util, sys; print(*(m for m in sys.argv[1:] if importlib.util.find_spec(m) is None))"
+# The package is found after all that the other interpreter has itself: it brings `hub` and nothing else.
+WORKER = "import sys; sys.path.append(sys.argv.pop(1)); from hub.formats.worker import main; main()"
+
+
+class Runner:
+    """A model opened by one runtime; a subclass answers for tensors, and for files where its library reads them."""
+
+    image_size: int
+
+    def __call__(self, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return logits (N, K) and evidence (N, h, w, K) or None, float32, of uint8 tensors (N, S, S, 3)."""
+        raise NotImplementedError
+
+    def read(self, path: Path) -> np.ndarray:
+        """Return the probabilities (K,) of a picture file, read as the library's users read it.
+
+        Here: by the four lines of Pillow that the card shows for libraries that do not read pictures themselves.
+        """
+        logits, _ = self(pillow_pixels(path, self.image_size)[None])
+        return softmax(logits[0])
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one runtime said of all photos."""
+
+    logits: np.ndarray  # (N, K) float32, of the tensors
+    evidence: np.ndarray | None  # (N, h, w, K) float32, of the tensors; None where the format carries none
+    files: np.ndarray  # (F, K) float32: probabilities of the files, read by the library itself
+    versions: dict[str, str]
+
+
+class Format:
+    """One way to store a model, and the runtime that loads it. A subclass holds only what is its own."""
+
+    name: ClassVar[str]  # as in runtime=, --without and --also
+    title: ClassVar[str]  # as the card calls it
+    loads: ClassVar[str]  # what it loads, for the card; {outputs} stands for the outputs that the model has
+    reader: ClassVar[str] = "Pillow, by the lines above"  # how its users read a picture file, for the card
+    tag: ClassVar[str | None] = None  # by which models in this format are found on the Hub
+    files: ClassVar[tuple[str, ...]] = ()  # what it adds to a bundle
+    modules: ClassVar[tuple[str, ...]] = ()  # what must be importable to run it
+    install: ClassVar[str] = ""  # how a user gets them
+    standard: ClassVar[bool] = True  # part of every push; else only where it is asked for
+    runs: ClassVar[bool] = True  # whether it can be run and compared; else its structure is checked, and …
+    not_run: ClassVar[str] = ""  # … the card says this
+
+    def lacks(self, folder: Path) -> str | None:
+        """Say why the model in a bundle's folder cannot be stored so, as a sentence; None if it can."""
+        return None
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The files beside config.json that running it needs: its own, unless a subclass says otherwise."""
+        return self.files
+
+    def config(self, folder: Path) -> dict:
+        """Return the keys of config.json that this format's library reads there."""
+        return {}
+
+    def write(self, classifier: ImageClassifier, folder: Path) -> None:
+        """Write this format's files into a folder that holds model.keras and onnx/model.onnx already."""
+
+    def open(self, folder: Path, config: dict) -> Runner:
+        """Load the files of a bundle into the runtime.
+
+        Raises:
+            BundleError: they are missing, broken or not what the config says.
+            ImportError: the runtime is not installed.
+        """
+        raise BundleError(f"{self.title} cannot be run here; choose another runtime.")
+
+    def start(self, folder: Path, config: dict) -> Runner:
+        """Open the files of a bundle, or raise a BundleError that names what is missing: a file, or a package."""
+        absent = [name for name in self.reads if not (folder / name).is_file()]
+        if absent and self.runs:
+            remedy = "check the name" if self.standard and absent[0] in (bundle.KERAS, bundle.ONNX) else "export it"
+            raise BundleError(f"{folder} has no {absent[0]}, which {self.title} reads; {remedy}.")
+        try:
+            return self.open(folder, config)
+        except ImportError as error:
+            message = f"{self.title} is not installed here ({first_line(error)}); pip install {self.install}."
+            raise BundleError(message) from error
+
+    def check(self, folder: Path, config: dict) -> None:
+        """Look into the written files of a format that is not run here, and compare their structure with model.keras.
+
+        Raises:
+            BundleError: they hold something else.
+        """
+
+    def snippet(self, config: dict, repo_id: str) -> str:
+        """Return Python that loads the model from the Hub without this package and answers for photo.jpg.
+
+        It runs as it stands and ends by printing one probability a label, as {"cat": 0.99, "dog": 0.01}. A format
+        that is not run here has none: nothing stands on the card that no test has run.
+        """
+        raise NotImplementedError
+
+    def missing(self, where: str | None) -> list[str]:
+        """Return the modules that an interpreter (None: this one) lacks."""
+        command = [where or sys.executable, "-c", MISSING, *self.modules]
+        return output_of(command, self.title).split()
+
+    def answer(self, folder: Path, tensors: Path, files: list[Path], where: str | None = None) -> Answers:
+        """Ask the runtime about all photos, in a process of its own.
+
+        Args:
+            folder: the staged bundle.
+            tensors: .npy, uint8 (N, S, S, 3).
+            files: F pictures.
+            where: the Python interpreter to ask; None is this one.
+
+        Raises:
+            BundleError: the process failed; the sentence has its last line.
+        """
+        with tempfile.TemporaryDirectory() as aside:
+            listed, out = Path(aside, "files.json"), Path(aside, "answers.npz")
+            listed.write_text(json.dumps([str(path.resolve()) for path in files]), encoding="utf-8")
+            worker = [where or sys.executable, "-c", WORKER, str(ROOT), self.name]
+            output_of([*worker, str(folder.resolve()), str(tensors), str(listed), str(out)], self.title)
+            with np.load(out) as arrays:
+                evidence = arrays.get("evidence")
+                versions = json.loads(str(arrays["versions"]))
+                return Answers(arrays["logits"], evidence, arrays["files"], versions)
+
+
+def join(parts: list[tuple]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Put the answers of several batches together: logits, and evidence where there is any."""
+    logits, evidence = zip(*parts, strict=True)
+    return np.concatenate(logits), None if evidence[0] is None else np.concatenate(evidence)
+
+
+def batched(forward: Callable[[np.ndarray], tuple], photos: np.ndarray, size: int = 32) -> tuple:
+    """Apply `forward` to 32 photos at a time and join what it returns: logits and evidence or None."""
+    return join([forward(photos[start : start + size]) for start in range(0, len(photos), size)])
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Return probabilities (..., K) float32 of logits (..., K), computed in float64."""
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    return (exponentials / exponentials.sum(axis=-1, keepdims=True)).astype(np.float32)
+
+
+def normalised(photos: np.ndarray) -> np.ndarray:
+    """Return uint8 (N, S, S, 3) as pixel_values: float32 (N, 3, S, S) in [-1, 1]."""
+    return photos.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(127.5) - np.float32(1)
+
+
+def pillow_pixels(path: Path, size: int) -> np.ndarray:
+    """Return a picture as uint8 (S, S, 3) by Pillow alone, as the card's snippets do."""
+    from PIL import Image, ImageOps
+
+    photo = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    return np.asarray(photo.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def pillow_snippet(
+    config: dict, *, imports: str, load: str, pixels: str | None, logits: str, download: str = "hf_hub_download"
+) -> str:
+    """Return the snippet of a library that reads no pictures: Pillow does, and numpy makes logits probabilities.
+
+    Args:
+        config: the bundle's config.json.
+        imports: lines that import what `load` and `logits` need, numpy among them.
+        load: lines that fetch and open the model.
+        pixels: an expression that makes the model's input of the picture `photo`; None where it takes that itself.
+        logits: an expression for the logits (K,).
+        download: the function of huggingface_hub that `load` calls.
+    """
+    size = config["image_size"]
+    return f"""{imports}from huggingface_hub import {download}
+from PIL import Image, ImageOps
+
+{load}
+photo = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB").resize(({size}, {size}), Image.BILINEAR)
+{f"pixels = {pixels}" if pixels else ""}
+logits = {logits}
+odds = np.exp(logits - logits.max())
+print(dict(zip({labels_of(config)}, map(float, odds / odds.sum()))))
+""".replace("\n\nlogits", "\nlogits")
+
+
+def labels_of(config: dict) -> list[str]:
+    """Return the K labels in the order of the logits."""
+    return [config["id2label"][str(index)] for index in range(len(config["id2label"]))]
+
+
+@contextmanager
+def converting(chosen: Format) -> Iterator[None]:
+    """Silence the libraries that convert a model, and turn what they raise into one sentence (a BundleError)."""
+    try:
+        with _silence():
+            yield
+    except (BundleError, OSError):
+        raise
+    except ImportError as error:
+        message = (
+            f"{chosen.title} cannot be written here ({first_line(error)}); install it, or leave {chosen.name} out."
+        )
+        raise BundleError(message) from error
+    except Exception as error:  # a converter raises whatever it is made of raises
+        message = f"{chosen.title} cannot be written of this model ({first_line(error)}); leave it out."
+        raise BundleError(message) from error
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Send standard output and error nowhere: a converter's own and, below Python, those of its C++ libraries."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    kept = [os.dup(number) for number in (1, 2)]
+    try:
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+            for number in (1, 2):
+                os.dup2(nowhere.fileno(), number)
+            yield
+    finally:
+        for number, copy in zip((1, 2), kept, strict=True):
+            os.dup2(copy, number)
+            os.close(copy)
+
+
+def output_of(command: list[str], title: str) -> str:
+    """Run a command and return what it printed; a failure is one sentence with the last line of its complaint."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    except OSError as error:
+        raise StorageError(f"{title}: {command[0]} cannot be started ({error.strerror}); check the path.") from error
+    if done.returncode:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"]
+        message = f"{title} failed ({lines[-1]}, exit code {done.returncode}); try it on its own, or leave it out."
+        raise BundleError(message)
+    return done.stdout

@@ -1,0 +1,106 @@
+"""ONNX: what this package answers from, and what transformers.js and every other ONNX runtime loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hub import bundle
+from hub.errors import BundleError, first_line
+from hub.formats.base import Format, Runner, normalised, pillow_snippet
+
+if TYPE_CHECKING:
+    import keras
+
+OPSET = 17  # read by every ONNX Runtime since 1.12 (2022), the ones in browsers included
+
+
+class OnnxRunner(Runner):
+    """A graph in ONNX Runtime, on the processor."""
+
+    def __init__(self, content: bytes, config: dict, where: str):
+        """Open a file's bytes; `where` begins the sentence that says what is wrong with it."""
+        import onnxruntime
+
+        self.content, self.image_size = content, config["image_size"]
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # what is wrong is raised below as one sentence, not printed beside it
+        try:
+            # From bytes, so that a graph cannot name other files of this machine as its weights.
+            self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's errors have no common base class
+            raise BundleError(f"{where} cannot be opened ({first_line(error)}); export it again.") from error
+        self._outputs = ["logits", "evidence"][: 1 + bundle.check_graph(self.session, config, where)]
+
+    def __call__(self, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """See `Runner`."""
+        logits, *evidence = self.session.run(self._outputs, {"pixel_values": normalised(photos)})
+        return logits, evidence[0] if evidence else None
+
+
+class Onnx(Format):
+    """onnx/model.onnx: pixel_values (batch, 3, S, S) in [-1, 1] -> logits, evidence."""
+
+    name, title = "onnx", "ONNX Runtime"
+    loads = "`onnx/model.onnx`: from `pixel_values`, NCHW in [-1, 1], to {outputs}."
+    tag = "onnx"
+    files = (bundle.ONNX,)
+    modules, install = ("onnxruntime",), "onnxruntime"
+
+    def open(self, folder: Path, config: dict) -> OnnxRunner:
+        """See `Format`."""
+        return OnnxRunner(bundle.read_bytes(folder, bundle.ONNX), config, f"The ONNX file of {folder}")
+
+    def snippet(self, config: dict, repo_id: str) -> str:
+        """See `Format`."""
+        return pillow_snippet(
+            config,
+            imports="import numpy as np\nimport onnxruntime\n",
+            load=f'session = onnxruntime.InferenceSession(hf_hub_download("{repo_id}", "{bundle.ONNX}"))',
+            pixels="np.asarray(photo, np.float32).transpose(2, 0, 1)[None] / 127.5 - 1",
+            logits='session.run(["logits"], {"pixel_values": pixels})[0][0]',
+        )
+
+
+def outputs_of(model: keras.Model) -> list[str]:
+    """Return the names of the model's outputs, or raise the BundleError that says how to name them."""
+    output = getattr(model, "output", None)
+    names = list(output) if isinstance(output, dict) else []
+    if not set(names) <= {"logits", "evidence"} or "logits" not in names:
+        raise BundleError(
+            "The Keras model must return {'logits': …} or {'logits': …, 'evidence': …}; "
+            "build it with keras.Model(inputs, that dictionary)."
+        )
+    return names
+
+
+def to_onnx(model: keras.Model) -> bytes:
+    """Convert a Keras classifier to the ONNX file of a bundle (needs TensorFlow and tf2onnx).
+
+    Args:
+        model: input (N, S, S, 3), float 0-255; output {"logits": (N, K), "evidence": (N, h, w, K)}, the
+            second where the model has one.
+
+    Returns:
+        The file's bytes: input `pixel_values` (batch, 3, S, S) in [-1, 1], outputs under the same names.
+    """
+    import tensorflow as tf
+    import tf2onnx
+
+    names = outputs_of(model)
+    _, height, width, channels = model.inputs[0].shape
+    pixel_values = tf.TensorSpec((None, channels, height, width), tf.float32, name="pixel_values")
+
+    @tf.function(input_signature=[pixel_values])
+    def graph(pixel_values):
+        # The model scales 0-255 to what its backbone wants, whatever that is; so [-1, 1] is undone here.
+        pixels = (tf.transpose(pixel_values, (0, 2, 3, 1)) + 1.0) * 127.5
+        outputs = model(pixels, training=False)
+        return {name: tf.identity(outputs[name], name=name) for name in names}
+
+    proto, _ = tf2onnx.convert.from_function(graph, input_signature=[pixel_values], opset=OPSET)
+    for node in [*proto.graph.input, *proto.graph.output]:
+        node.type.tensor_type.shape.dim[0].dim_param = "batch"
+    return proto.SerializeToString()

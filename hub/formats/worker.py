@@ -1,0 +1,34 @@
+"""The process that runs one runtime alone: python -c … NAME FOLDER TENSORS FILES OUT (see Format.answer)."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from hub.formats import FORMATS
+from hub.formats.base import Format, batched
+
+
+def main() -> None:
+    """Answer for the tensors and the files, and leave logits, evidence, probabilities and versions in OUT."""
+    os.environ["HF_HUB_OFFLINE"] = "1"  # the folder holds all that is compared, so nothing is looked up
+    name, folder, tensors, files, out = sys.argv[1:]
+    chosen = FORMATS[name]
+    config = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
+    runner = chosen.start(Path(folder), config)
+    logits, evidence = batched(runner, np.load(tensors, mmap_mode="r"))
+    read = np.stack([runner.read(Path(path)) for path in json.loads(Path(files).read_text(encoding="utf-8"))])
+    arrays = {"logits": logits, "files": read, "versions": json.dumps(versions(chosen))}
+    np.savez(out, **arrays, **({} if evidence is None else {"evidence": evidence}))
+
+
+def versions(chosen: Format) -> dict[str, str]:
+    """Return the version of each package that a runtime is made of."""
+    distributions = importlib.metadata.packages_distributions()
+    names = {module: distributions.get(module, [module])[0] for module in chosen.modules}
+    return {module: importlib.metadata.version(name) for module, name in names.items()}
