@@ -27,6 +27,7 @@ from skimage.data import chelsea
 import hub.cli
 import training.cli
 from hub import card
+from hub.agreement import failures
 from hub.classifier import DEFAULT
 
 ROOT = Path(__file__).parent.parent
@@ -231,6 +232,17 @@ def test_the_numbers_quoted_are_the_released_models(path):
     for scores in scored:
         for name in ("roc_auc", "accuracy", "log_loss"):
             assert card.score(name, scores[name]) in text
+
+
+def test_the_agreement_quoted_is_the_released_models():
+    """README.md's table of runtimes is agreement.json, to the printed digit, and all of them may be published."""
+    found = json.loads((DEFAULT / "agreement.json").read_text(encoding="utf-8"))
+    assert failures(found) == []
+    assert f"the {found['photos']:,} validation photos" in README
+    rows = {name: row for name, row in found["runtimes"].items() if not name.startswith("keras")}
+    for row in rows.values():
+        tensor, file = row["same_tensor"]["probability"], row["same_file"]["probability"]
+        assert f"| {row['title']} | {tensor:.1e} | {file:.1e} |" in README
 
 
 def test_readme_python_runs(tmp_path, monkeypatch):
