@@ -19,6 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from hub import bundle, publish
+from hub.classifier import ImageClassifier
 from hub.errors import BundleError, ImageError
 from hub.files import sha256, write_aside
 from hub.formats import FORMATS, Answers, Format, softmax
@@ -66,7 +67,7 @@ def verify(
         config = bundle.read_json(staged, bundle.CONFIG)
         for one in formats:
             one.check(staged, config)
-        pictures = _Pictures(photos, config["image_size"], aside)
+        pictures = _Pictures(photos, ImageClassifier.from_pretrained(staged), aside)
         runners = [one for one in formats if one.runs]
 
         def ask(one: Format) -> Answers:
@@ -163,9 +164,14 @@ def _row(one: Format, answers: dict[str, Answers], count: int) -> dict:
 
 
 class _Pictures:
-    """The photos to compare on: `count` readable ones, then the large one and the turned one."""
+    """The photos to compare on: `count` readable ones, then the large one and the turned one.
 
-    def __init__(self, photos: list[Path], size: int, aside: Path):
+    These two are made of the photo that the model is least sure of: where a probability is near 0 or 1, nothing that
+    a library does to the pixels would show.
+    """
+
+    def __init__(self, photos: list[Path], classifier: ImageClassifier, aside: Path):
+        size = classifier.image_size
         self.files: list[Path] = []
         tensors: list[np.ndarray] = []
         large = None
@@ -180,7 +186,9 @@ class _Pictures:
         if not tensors:
             raise BundleError("None of the photos to compare on can be read; give a folder that holds some.")
         self.count, self.unreadable = len(tensors), len(photos) - len(tensors)
-        extra = [large or _enlarged(self.files[0], aside / "large.jpg"), _turned(self.files[0], aside / "turned.jpg")]
+        logits, _ = classifier.predict_tensors(np.stack(tensors))
+        doubtful = self.files[int(softmax(logits).max(axis=1).argmin())]
+        extra = [large or _enlarged(doubtful, aside / "large.jpg"), _turned(doubtful, aside / "turned.jpg")]
         width, height = _size(extra[0])
         self.largest = {"width": width, "height": height, "enlarged": large is None}
         self.files += extra

@@ -34,6 +34,13 @@ if TYPE_CHECKING:
 KERAS, ONNX, CONFIG, METRICS = "model.keras", "onnx/model.onnx", "config.json", "metrics.json"
 PREDICTIONS, CARD, FIGURES, AGREEMENT = "predictions.parquet", "README.md", "figures", "agreement.json"
 LABELS = "labels.txt"  # one a line, in the order of the logits, for those who read no JSON
+# What agreement.json says of the comparison, and of each runtime in its two tables.
+AGREEMENT_KEYS = {
+    "tolerance", "photos", "title", "unreadable", "largest_photo", "largest_evidence", "runtimes", "files",
+    "written_only", "left_out",
+}  # fmt: skip
+SAME_TENSOR = {"probability", "logits", "evidence"}
+SAME_FILE = {"probability", "other_label", "largest_photo", "turned_photo"}
 RECORD = [CONFIG, METRICS, PREDICTIONS, AGREEMENT, CARD]  # what is known of a model, beside the model
 # What may lie in a folder that a new bundle replaces: the above, and the files and folders of hub.formats.
 MEMBERS = {
@@ -198,8 +205,24 @@ def read_json(folder: Path, name: str) -> dict:
 
 
 def agreement(folder: Path) -> dict | None:
-    """Return what agreement.json says of a bundle; None where it was never verified."""
-    return read_json(folder, AGREEMENT) if (folder / AGREEMENT).is_file() else None
+    """Return what agreement.json says of a bundle; None where it was never verified.
+
+    Raises:
+        BundleError: it is not what `hub.agreement.verify` of this version writes.
+    """
+    if not (folder / AGREEMENT).is_file():
+        return None
+    found = read_json(folder, AGREEMENT)
+    rows = found.get("runtimes")
+    whole = found.keys() >= AGREEMENT_KEYS and isinstance(rows, dict)
+    if not whole or not all(_is_row(row) for row in rows.values()):
+        raise BundleError(f"{folder / AGREEMENT} is of another version; run `python -m hub verify {folder}` again.")
+    return found
+
+
+def _is_row(row: object) -> bool:
+    parts = {"same_tensor": SAME_TENSOR, "same_file": SAME_FILE, "title": set(), "versions": set()}
+    return isinstance(row, dict) and all(keys <= set(row.get(part, [None])) for part, keys in parts.items())
 
 
 def json_text(content: dict, name: str) -> str:

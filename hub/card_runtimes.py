@@ -154,11 +154,13 @@ def _megapixels(agreement: dict) -> str:
 
 def _extra_photos(agreement: dict) -> str:
     size = agreement["largest_photo"]
-    made = "was enlarged from one of the photos, with noise added" if size["enlarged"] else "is one of the photos"
+    doubtful = "the photo that the model is least sure of, where a difference shows most"
+    made = f"was made of {doubtful}: enlarged, with noise added" if size["enlarged"] else "is one of the photos"
+    turned = "The turned photo is that one" if size["enlarged"] else f"The turned photo is {doubtful},"
     return (
-        f"The {_megapixels(agreement)} photo ({size['width']} × {size['height']}) {made}: the more a photo is made "
-        "smaller, the more the ways of doing so may differ. The turned photo is one of the photos stored on its side, "
-        "with the EXIF note that says how to turn it back: a library that overlooks the note sees it lying."
+        f"The {_megapixels(agreement)} photo ({size['width']} × {size['height']}) {made}. {turned} stored on its side, "
+        "with the EXIF note that says how to turn it back: a library that overlooks the note sees it lying. (Of a large "
+        "JPEG `hub.images` decodes no more pixels than it needs; what that changes is in every row.)"
     )
 
 

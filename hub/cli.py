@@ -179,7 +179,7 @@ def export(
 
     folder = _folder(source, remote.WHOLE, revision)
     formats, left_out = publish.choose(folder, without=without, also=also)
-    publish.stage(folder, out, formats)
+    publish.stage(folder, out, formats, agreement=bundle.agreement(folder))
     files = {path.relative_to(out).as_posix(): path.stat().st_size for path in sorted(out.rglob("*")) if path.is_file()}
     if json_:
         _print_json({"folder": str(out), "files": files, "left_out": left_out})

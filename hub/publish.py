@@ -72,13 +72,14 @@ def card(folder: Path, repo_id: str | None = None) -> str:
     return render(config, bundle.read_json(folder, bundle.METRICS), bundle.agreement(folder), repo_id)
 
 
-def stage(folder: Path, out: Path, formats: Iterable[Format]) -> Path:
+def stage(folder: Path, out: Path, formats: Iterable[Format], *, agreement: dict | None = None) -> Path:
     """Fill `out` with everything that is published; what `folder` holds of a format already is taken from there.
 
     Args:
         folder: a bundle.
         out: made, or replaced if it holds a bundle already.
         formats: as `choose` returns them.
+        agreement: what agreement.json is to say; None leaves it out.
 
     Raises:
         BundleError, StorageError: see `bundle.replacing`, and a format that cannot be written.
@@ -89,7 +90,9 @@ def stage(folder: Path, out: Path, formats: Iterable[Format]) -> Path:
     with bundle.replacing(out) as new:
         for name in (bundle.KERAS, bundle.ONNX, bundle.METRICS):
             bundle.copy(folder / name, new / name)
-        for path in [folder / bundle.PREDICTIONS, folder / bundle.AGREEMENT, *folder.glob(f"{bundle.FIGURES}/*.png")]:
+        if agreement is not None:
+            bundle.write_json(new, bundle.AGREEMENT, agreement)
+        for path in [folder / bundle.PREDICTIONS, *folder.glob(f"{bundle.FIGURES}/*.png")]:
             if path.is_file():
                 bundle.copy(path, new / path.relative_to(folder))
         config = classifier.config

@@ -367,10 +367,10 @@ class Handler(BaseHTTPRequestHandler):
         if found := asked("GET", "/api/models/NAME(?:/revision/(.+))?"):
             return self._answer(hub.info(found[0], hub.repo(found[0], role), found[1] or "main", "blobs" in query))
         if found := asked("GET", "/NAME/resolve/([^/]+)/(.+)") or asked("HEAD", "/NAME/resolve/([^/]+)/(.+)"):
-            return self._resolve(hub.repo(found[0], role), *found[1:], fault)
+            return self._resolve(found[0], hub.repo(found[0], role), *found[1:], fault)
         raise Refusal(404, "", f"Nothing here answers {command} {path}")
 
-    def _resolve(self, repo: Repo, revision: str, path: str, fault: str | None) -> None:
+    def _resolve(self, name: str, repo: Repo, revision: str, path: str, fault: str | None) -> None:
         """HEAD and GET of a file, from `Range: bytes=N-` on where the client resumes."""
         commit = repo.at(revision)
         if path not in commit.files:
@@ -378,6 +378,9 @@ class Handler(BaseHTTPRequestHandler):
         file = commit.files[path]
         headers = {"X-Repo-Commit": commit.oid, "ETag": f'"{file.sha256 or file.oid}"', "Accept-Ranges": "bytes"}
         content = self.hub.blobs.get(file.sha256 or file.oid)
+        if file.xet:  # how a client is told to ask the content store
+            route = f"{self.hub.url}/api/models/{name}/xet-read-token/{commit.oid}"
+            headers |= {"X-Xet-Hash": file.xet, "X-Xet-Refresh-Route": route}
         if content is None and self.command == "GET":
             raise Refusal(501, "", "This file came through Xet; ask for it there")
         start = re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))

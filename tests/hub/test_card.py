@@ -233,7 +233,7 @@ def test_both_tables_hold_what_was_compared():
         )
     assert "the same 2,345 validation photos in a process of its own" in text
     assert "could not be read, and were left out: 6." in text
-    assert "The 12-megapixel photo (4032 × 3024) was enlarged from one of the photos, with noise added" in text
+    assert "The 12-megapixel photo (4032 × 3024) was made of the photo that the model is least sure of" in text
     assert "where a probability differs by more than 0.0001, or a cell of evidence by more than 0.0042" in text
     assert "Beyond that" not in text and "not published" not in text
     assert "- Core ML: written, not compared: its structure was checked; it was not run on a device." in text
@@ -258,7 +258,7 @@ def test_what_is_left_out_is_said_with_its_reason():
     assert "- Transformers: not published: the library has no such network." in text
     assert "### Transformers\n" not in text and "| Transformers |" not in text
     assert 'runtime="transformers"' not in text and '`"transformers"`' not in text
-    assert "photos (my garden)" in text and "(4032 × 3024) is one of the photos:" in text
+    assert "photos (my garden)" in text and "(4032 × 3024) is one of the photos. The turned photo is the photo that" in text
 
 
 def test_each_runtime_has_its_snippet():

@@ -36,6 +36,10 @@ def pull(repo, **options):
 def whole(repo, **options):
     return str(remote.download(repo, files=remote.WHOLE, **options))
 
+def one(repo, name, **options):
+    from huggingface_hub import hf_hub_download
+    return hf_hub_download(repo, name, **options)
+
 def access(repo, **options):
     return remote.check_access(repo, **options)
 
@@ -205,6 +209,13 @@ def test_each_client_took_its_own_way(lfs, xet, hub, folder, repo):
     assert not any(line.startswith("PUT") for line in hub.log)
     assert any("xet-write-token" in line for line in hub.log)
     assert any("xet-read-token" in line for line in hub.log)
+
+
+@BOTH_WAYS
+def test_a_single_file_is_to_be_had_without_this_package(client, folder, repo):
+    """As the card's programs for other libraries fetch it."""
+    client("push", folder, repo)
+    assert Path(client("one", repo, bundle.KERAS)).read_bytes() == (folder / bundle.KERAS).read_bytes()
 
 
 @BOTH_WAYS

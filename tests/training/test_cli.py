@@ -103,33 +103,14 @@ def test_evaluate_on_other_pictures_claims_no_test_score(trained):
     assert "not a test score" in printed
 
 
-def test_without_open_test_no_test_picture_is_answered(trained, shapes):
-    folder, _ = trained
-    sets = [part for assignment in SMALL for part in ("--set", assignment)]
-    printed = run(
-        "fit", RECIPE, "--data", shapes, "--backbone-weights", "random", *sets, "--run", closed_run(folder, "closed"),
-        "--cache", folder / "cache",
-    )  # fmt: skip
-    assert "Test split" not in printed
-    metrics = json.loads((folder / "closed" / "bundle" / "metrics.json").read_text())
-    assert "test" not in metrics
-    record = read_predictions(folder / "closed" / "bundle")
-    assert set(record.splits) == {"validation"}
-    test = {pixel_hash(open_image(encode(draw(i % 2, i)))) for i in range(320)} - set(record.hashes)
-    assert len(test) > 250
-
-
-def closed_run(folder, name):
-    """The trained run without its bundle, so that fit goes straight to making one."""
-    (folder / name).mkdir()
-    for file in ("settings.json", "head.npz", "checkpoint.npz", "history.csv"):
-        (folder / name / file).write_bytes((folder / "run" / file).read_bytes())
-    return folder / name
-
-
 def test_push_to_publishes_what_every_runtime_agrees_on(trained, shapes, tmp_path):
+    """The trained run again without its bundle, in a process of its own; its test split stays closed this time."""
     folder, _ = trained
     sets = [part for assignment in SMALL for part in ("--set", assignment)]
+    again = folder / "again"
+    again.mkdir()
+    for file in ("settings.json", "head.npz", "checkpoint.npz", "history.csv"):  # so that nothing is trained
+        (again / file).write_bytes((folder / "run" / file).read_bytes())
     with HubServer() as hub:
         environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
         environment |= {"HF_TOKEN": "hf_writer", "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
@@ -137,7 +118,7 @@ def test_push_to_publishes_what_every_runtime_agrees_on(trained, shapes, tmp_pat
         def fit(*options):
             command = [
                 sys.executable, "-m", "training", "fit", RECIPE, "--data", shapes, "--backbone-weights", "random",
-                *sets, "--run", closed_run(folder, f"pushed{len(options)}"), "--cache", folder / "cache",
+                *sets, "--run", again, "--cache", folder / "cache",
                 "--push-to", "tester/shapes", *options,
             ]  # fmt: skip
             return subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -154,6 +135,13 @@ def test_push_to_publishes_what_every_runtime_agrees_on(trained, shapes, tmp_pat
         files = hub.repos["tester/shapes"].at("main").files
     assert {"model.keras", "onnx/model.onnx", "agreement.json", "README.md"} <= set(files)
     assert not {"model.safetensors", "litert/model.tflite"} & set(files)
+
+    assert "Test split" not in done.stdout
+    assert "test" not in json.loads((again / "bundle" / "metrics.json").read_text())
+    record = read_predictions(again / "bundle")
+    assert set(record.splits) == {"validation"}
+    test = {pixel_hash(open_image(encode(draw(i % 2, i)))) for i in range(320)} - set(record.hashes)
+    assert len(test) > 250
 
 
 @pytest.mark.parametrize(
