@@ -76,6 +76,8 @@ def verify(
         with ThreadPoolExecutor(max_workers=2) as two:  # half of a process's time is spent importing its runtime
             asked = tqdm(two.map(ask, runners), "Comparing", len(runners), disable=not progress or None, unit="runtime")
             answers = {one.name: answer for one, answer in zip(runners, asked, strict=True)}
+        for one in runners:
+            _check_finite(one, answers[one.name])
         found = {
             "tolerance": TOLERANCE,
             "photos": pictures.count,
@@ -149,13 +151,29 @@ def _largest_evidence(answers: Answers) -> float | None:
     return None if answers.evidence is None else float(np.abs(answers.evidence).max())
 
 
+def _check_finite(one: Format, answers: Answers) -> None:
+    wrong = ~np.isfinite(answers.logits).all(axis=1)
+    if answers.evidence is not None:
+        wrong |= ~np.isfinite(answers.evidence).all(axis=(1, 2, 3))
+    if wrong.any():
+        raise BundleError(
+            f"{one.title} answers NaN or infinity for {wrong.sum():,} of {len(wrong):,} photos: nothing was written; "
+            "look for weights that are broken, or a layer that converts differently."
+        )
+
+
 def _row(one: Format, answers: dict[str, Answers], count: int) -> dict:
     mine, reference = answers[one.name], answers[REFERENCE]
     expected = softmax(reference.logits)
     apart = np.abs(mine.files - expected).max(axis=1)
+    read = np.isfinite(apart)
+    if not read[count:].all() or not read[:count].any():
+        raise BundleError(f"{one.title} reads none of the photos, or no JPEG; look at it on its own, or leave it out.")
+    other = mine.files.argmax(axis=1) != expected.argmax(axis=1)
     same_file = {
-        "probability": float(apart[:count].max()),
-        "other_label": int((mine.files.argmax(axis=1) != expected.argmax(axis=1))[:count].sum()),
+        "probability": float(np.nanmax(apart[:count])),
+        "other_label": int((other & read)[:count].sum()),
+        "unread": int((~read)[:count].sum()),
         "largest_photo": float(apart[count]),
         "turned_photo": float(apart[count + 1]),
     }

@@ -15,7 +15,9 @@ What is published (`hub.publish`) holds the files of `hub.formats` too, all deri
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -34,13 +36,7 @@ if TYPE_CHECKING:
 KERAS, ONNX, CONFIG, METRICS = "model.keras", "onnx/model.onnx", "config.json", "metrics.json"
 PREDICTIONS, CARD, FIGURES, AGREEMENT = "predictions.parquet", "README.md", "figures", "agreement.json"
 LABELS = "labels.txt"  # one a line, in the order of the logits, for those who read no JSON
-# What agreement.json says of the comparison, and of each runtime in its two tables.
-AGREEMENT_KEYS = {
-    "tolerance", "photos", "title", "unreadable", "largest_photo", "largest_evidence", "runtimes", "files",
-    "written_only", "left_out",
-}  # fmt: skip
-SAME_TENSOR = {"probability", "logits", "evidence"}
-SAME_FILE = {"probability", "other_label", "largest_photo", "turned_photo"}
+SAME_FILE = ("probability", "other_label", "unread", "largest_photo", "turned_photo")  # of a runtime in agreement.json
 RECORD = [CONFIG, METRICS, PREDICTIONS, AGREEMENT, CARD]  # what is known of a model, beside the model
 # What may lie in a folder that a new bundle replaces: the above, and the files and folders of hub.formats.
 MEMBERS = {
@@ -68,6 +64,15 @@ TRANSFORMERS_KEYS = {
     "output_stride", "first_layer_is_expansion", "finegrained_output", "hidden_act", "tf_padding",
     "classifier_dropout_prob", "layer_norm_eps",
 }  # fmt: skip
+
+
+# Entries by which Transformers would run code, or compute otherwise than the model does.
+FOREIGN = {
+    "auto_map": "which names code that is never run",
+    "quantization_config": "which changes the answers",
+    "dtype": "which changes the answers",
+    "torch_dtype": "which changes the answers",
+}
 
 
 def make_config(labels: list[str], image_size: int, grid: tuple[int, int] | None, **more) -> dict:
@@ -116,6 +121,7 @@ def check_config(config: dict, where: str) -> dict:
     named = all(isinstance(label, str) and label.strip() for label in labels)
     demand(named, 'has an id2label that is not {"0": name, "1": name, …}')
     demand(len(set(labels)) == len(labels), "gives two labels the same name")
+    demand(all(label.isprintable() for label in labels), "has a label with a line break or another control character")
     size = config.get("image_size")
     demand(type(size) is int and 1 <= size <= 4096, "has no image_size between 1 and 4096")
     same = config.get("preprocessing") == PREPROCESSING
@@ -125,7 +131,16 @@ def check_config(config: dict, where: str) -> dict:
     scale = evidence.get("scale", 1.0)
     positive = type(scale) in (int, float) and 0 < scale < float("inf")
     demand(scale is None or positive, "has an evidence scale that is not a positive number")
-    demand("auto_map" not in config, "names code of its own under auto_map, which is never run")
+    grid = evidence.get("grid")
+    cells = isinstance(grid, list) and len(grid) == 2 and all(type(side) is int and 1 <= side <= size for side in grid)
+    demand(not evidence or cells, "has an evidence grid that is not two numbers of cells")
+    demand(isinstance(config.get("backbone") or {}, dict), "has a backbone entry that is not an object")
+    texts = [config.get(name) or "" for name in ("model_type", "name", "license")]
+    demand(
+        all(isinstance(text, str) and text.isprintable() for text in texts), "has a name that is not one line of text"
+    )
+    for name, reason in FOREIGN.items():
+        demand(name not in config, f"has the entry {name}, {reason}")
     return config
 
 
@@ -140,8 +155,8 @@ def merge(config: dict, keys: dict, library: str) -> dict:
     Raises:
         BundleError: a key is there already and means something else.
     """
-    default = {"model_type": "image_classifier"}  # says nothing, so a library's own word may take its place
-    clash = [key for key in keys if config.get(key, keys[key]) not in (keys[key], default.get(key, keys[key]))]
+    # Of model_type only the card makes anything, so a library's own word takes its place.
+    clash = [key for key in keys if key != "model_type" and config.get(key, keys[key]) != keys[key]]
     if clash:
         raise BundleError(f"config.json has a {clash[0]} that {library} would misread; rename it where it is made.")
     return {**config, **keys}
@@ -213,16 +228,40 @@ def agreement(folder: Path) -> dict | None:
     if not (folder / AGREEMENT).is_file():
         return None
     found = read_json(folder, AGREEMENT)
-    rows = found.get("runtimes")
-    whole = found.keys() >= AGREEMENT_KEYS and isinstance(rows, dict)
-    if not whole or not all(_is_row(row) for row in rows.values()):
-        raise BundleError(f"{folder / AGREEMENT} is of another version; run `python -m hub verify {folder}` again.")
+    if not _is_agreement(found):
+        raise BundleError(
+            f"{folder / AGREEMENT} is not what this version writes; run "
+            f"`python -m hub verify {folder} --photos FOLDER`."
+        )
     return found
 
 
-def _is_row(row: object) -> bool:
-    parts = {"same_tensor": SAME_TENSOR, "same_file": SAME_FILE, "title": set(), "versions": set()}
-    return isinstance(row, dict) and all(keys <= set(row.get(part, [None])) for part, keys in parts.items())
+def _is_agreement(found: dict) -> bool:
+    def numbers(part: object, *names: str) -> bool:
+        values = [part.get(name) if isinstance(part, dict) else None for name in names]
+        return all(type(value) in (int, float) and math.isfinite(value) for value in values)
+
+    def texts(part: object) -> bool:
+        return isinstance(part, dict) and all(isinstance(value, str) for value in part.values())
+
+    def is_row(row: object) -> bool:
+        if not isinstance(row, dict) or not isinstance(row.get("title"), str) or not texts(row.get("versions")):
+            return False
+        tensor, file = row.get("same_tensor"), row.get("same_file")
+        evidence = numbers(tensor, "evidence") or (isinstance(tensor, dict) and tensor.get("evidence") is None)
+        return numbers(tensor, "probability", "logits") and evidence and numbers(file, *SAME_FILE)
+
+    largest, rows = found.get("largest_photo"), found.get("runtimes")
+    return (
+        numbers(found, "tolerance", "photos", "unreadable")
+        and (numbers(found, "largest_evidence") or found.get("largest_evidence") is None)
+        and isinstance(found.get("title"), str)
+        and numbers(largest, "width", "height")
+        and isinstance(largest.get("enlarged"), bool)
+        and isinstance(rows, dict)
+        and all(is_row(row) for row in rows.values())
+        and all(texts(found.get(name)) for name in ("files", "written_only", "left_out"))
+    )
 
 
 def json_text(content: dict, name: str) -> str:
@@ -240,7 +279,14 @@ def write_json(folder: Path, name: str, content: dict) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy one file's content, following links (a Hub cache is made of them)."""
+    """Copy one file's content, following the links that a Hub cache is made of, and no others: who made a folder must
+    not choose which files of this machine are published with it.
+    """
+    for path in (source, source.parent):
+        aim = path.resolve()
+        in_cache = aim.parent.name == "blobs" or re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", aim.name)
+        if path.is_symlink() and not in_cache:
+            raise BundleError(f"{path} is a link to {aim}; put the file itself there.")
     if not source.is_file():
         raise BundleError(f"There is no file {source} to put into the bundle; check the path.")
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -538,7 +538,8 @@ def _undefined(metrics: dict) -> Iterable[str]:
 
 def _labels(config: dict) -> list[str]:
     names = config.get("id2label") or {}
-    return [names[key] for key in sorted(names, key=int)]
+    # In a card a label is text: it can neither end the code it stands in nor begin an HTML element.
+    return [names[key].translate(str.maketrans("`<>", "'‹›")) for key in sorted(names, key=int)]
 
 
 def _listed(names: list[str], word: str = "and") -> str:

@@ -120,19 +120,16 @@ def _same_tensor(agreement: dict) -> str:
 
 def _refusal(agreement: dict) -> str:
     """State the rule, and who breaks it: a card of a folder that cannot be pushed must not look as if it could."""
-    tolerance, largest = agreement["tolerance"], agreement.get("largest_evidence")
-    limits = {"probability": tolerance, "evidence": tolerance * max(1.0, largest or 0.0)}
+    from hub.agreement import failures  # which needs this module's card
+
+    tolerance, largest = agreement["tolerance"], agreement["largest_evidence"]
     rule = f"Nothing is pushed where a probability differs by more than {tolerance:g}"
     if largest is not None:
-        rule += f", or a cell of evidence by more than {limits['evidence']:.2g}"
+        rule += f", or a cell of evidence by more than {tolerance * max(1, largest):.2g}"
     if largest is not None and largest > 1:
         rule += f" ({tolerance:g} of the largest cell, which is {largest:.1f} logits)"
-    beyond = [
-        found["title"]
-        for found in _known(agreement).values()
-        if any(not (found["same_tensor"].get(part) or 0) <= limit for part, limit in limits.items())
-    ]
-    return f"{rule}. **Beyond that: {', '.join(beyond)}.**" if beyond else f"{rule}."
+    beyond = " ".join(failures(agreement))
+    return f"{rule}. **Beyond that: {beyond}**" if beyond else f"{rule}."
 
 
 def _same_file(agreement: dict) -> str:
@@ -141,9 +138,9 @@ def _same_file(agreement: dict) -> str:
     for key, found in _known(agreement).items():
         apart = found["same_file"]
         differences = [_difference(apart[part]) for part in ("probability", "largest_photo", "turned_photo")]
-        rows.append(
-            [found["title"], FORMATS[key].reader, differences[0], f"{apart['other_label']:,}", *differences[1:]]
-        )
+        unread = f" ({apart['unread']:,} photos not at all)" if apart["unread"] else ""
+        reader, other = f"{FORMATS[key].reader}{unread}", f"{apart['other_label']:,}"
+        rows.append([found["title"], reader, differences[0], other, *differences[1:]])
     return table(["Runtime", "How it reads a file", "All photos", "Photos answered with another label", *extra], rows)
 
 
@@ -159,8 +156,8 @@ def _extra_photos(agreement: dict) -> str:
     turned = "The turned photo is that one" if size["enlarged"] else f"The turned photo is {doubtful},"
     return (
         f"The {_megapixels(agreement)} photo ({size['width']} × {size['height']}) {made}. {turned} stored on its side, "
-        "with the EXIF note that says how to turn it back: a library that overlooks the note sees it lying. (Of a large "
-        "JPEG `hub.images` decodes no more pixels than it needs; what that changes is in every row.)"
+        "with the EXIF note that says how to turn it back: a library that overlooks the note sees it lying. (Of a "
+        "large JPEG `hub.images` decodes no more pixels than it needs; what that changes is in every row.)"
     )
 
 

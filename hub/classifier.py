@@ -6,6 +6,7 @@ import copy
 import os
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,11 +84,11 @@ class ImageClassifier:
         chosen = find_format(runtime)
         name = os.fspath(DEFAULT if name_or_folder is None else name_or_folder)
         folder, download = Path(name).expanduser(), None
-        if not folder.is_dir():
+        if not name or not folder.is_dir():
             refuse_path(name, name_or_folder)
             download = {"repo_id": name, "token": token, "cache_dir": cache_dir}
             download["local_files_only"] = local_files_only
-            files = [*bundle.RECORD, *chosen.reads]
+            files = [bundle.CONFIG, *chosen.reads]
             folder = remote.download(revision=revision, files=files, force_download=force_download, **download)
         display = name if download else folder.resolve().name
         config = bundle.check_config(bundle.read_json(folder, bundle.CONFIG), f"The config.json of {display}")
@@ -222,6 +223,7 @@ class ImageClassifier:
         """
         from hub import publish
 
+        self.fetch_record()
         if metrics is None and self.folder and (self.folder / bundle.METRICS).exists():
             metrics = bundle.read_json(self.folder, bundle.METRICS)
         metrics = copy.deepcopy(metrics or {})
@@ -256,8 +258,8 @@ class ImageClassifier:
     ) -> str:
         """Publish the bundle that this classifier was loaded from as a model of the Hub, in one commit.
 
-        What is published is what `python -m hub verify` (`hub.agreement.verify`) compared: every format that
-        `hub.formats` has, derived from model.keras now where the bundle's folder does not hold it.
+        What is published is what `python -m hub verify` (`hub.agreement.verify`) compared: the standard formats of
+        `hub.formats`, and optional ones that were verified, each derived from model.keras anew.
         An upload that breaks off leaves the repository as it was; pushed again, what has arrived is not sent twice.
 
         Args:
@@ -326,7 +328,9 @@ class ImageClassifier:
 
     def _keep_agreement(self, new: Path) -> None:
         """Take agreement.json along if what it was measured on is what was written."""
-        found = bundle.agreement(self.folder) if self.folder else None
+        found = None
+        with suppress(BundleError):  # of another version
+            found = bundle.agreement(self.folder) if self.folder else None
         if found and all(found["files"].get(name) == sha256(new / name) for name in (bundle.KERAS, bundle.ONNX)):
             bundle.write_json(new, bundle.AGREEMENT, found)
 
@@ -339,6 +343,11 @@ class ImageClassifier:
             import pyarrow.parquet
 
             pyarrow.parquet.write_table(predictions, target)
+
+    def fetch_record(self) -> None:
+        """Have what is known of a Hub model in its folder: metrics, predictions, agreement, card and figures."""
+        if self._download:
+            remote.download(revision=self.folder.name, files=remote.RECORD, **self._download)
 
     def _file(self, name: str) -> Path:
         """Return the path of a file of the bundle, fetched from the same revision for a model of the Hub."""
@@ -354,6 +363,8 @@ def refuse_path(name: str, given) -> None:
     """Raise if what is no folder is no Hub name either: a mistyped path is not looked up on the web."""
     if given is None:
         raise BundleError("This copy is without the embedded model; name a folder or a model of the Hub.")
+    if not name:
+        raise BundleError("The name of the model is empty; check what was given.")
     if Path(name).exists():
         raise BundleError(f"{name} is a file; name the folder it lies in.")
     if not isinstance(given, str) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:

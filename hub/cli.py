@@ -178,8 +178,7 @@ def export(
     from hub import publish, remote
 
     folder = _folder(source, remote.WHOLE, revision)
-    formats, left_out = publish.choose(folder, without=without, also=also)
-    publish.stage(folder, out, formats, agreement=bundle.agreement(folder))
+    left_out = publish.export(folder, out, without=without, also=also)
     files = {path.relative_to(out).as_posix(): path.stat().st_size for path in sorted(out.rglob("*")) if path.is_file()}
     if json_:
         _print_json({"folder": str(out), "files": files, "left_out": left_out})

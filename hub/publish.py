@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from hub import bundle
 from hub.errors import BundleError
 from hub.files import sha256
 from hub.formats import FORMATS, Format, find_format
+from hub.formats.keras import make_portable
 
 SOURCES = ("keras", "onnx")  # in every bundle: all else is derived from the one, the Space answers from the other
 ON_REQUEST = "left out on request"
@@ -43,16 +45,15 @@ def choose(
     chosen, left_out = [], {}
     for name, one in FORMATS.items():
         there = bool(one.files) and all((folder / file).is_file() for file in one.files)
-        if name in without:
-            left_out[name] = ON_REQUEST
-        elif one.standard or there or name in also:
-            reason = one.lacks(folder)
-            if reason is None:
-                chosen.append(one)
-            elif name in also:
-                raise BundleError(f"{one.title} was asked for, but: {reason}.")
-            else:
-                left_out[name] = reason
+        if not (one.standard or there or name in also or name in without):
+            continue
+        reason = one.lacks(folder) or (ON_REQUEST if name in without else None)
+        if reason is None:
+            chosen.append(one)
+        elif name in also:
+            raise BundleError(f"{one.title} was asked for, but: {reason}.")
+        else:
+            left_out[name] = reason
     held = {file for one in chosen for file in one.files}
     for one in list(chosen):
         lacking = next((file for file in one.reads if file not in held), None)
@@ -68,18 +69,19 @@ def card(folder: Path, repo_id: str | None = None) -> str:
     """Return the model card of a bundle as its JSON files render it, with `repo_id` as its name on the Hub."""
     from hub.card import render
 
-    config = bundle.own(bundle.read_json(folder, bundle.CONFIG))
-    return render(config, bundle.read_json(folder, bundle.METRICS), bundle.agreement(folder), repo_id)
+    config = bundle.check_config(bundle.read_json(folder, bundle.CONFIG), f"The config.json of {folder}")
+    return render(bundle.own(config), bundle.read_json(folder, bundle.METRICS), bundle.agreement(folder), repo_id)
 
 
-def stage(folder: Path, out: Path, formats: Iterable[Format], *, agreement: dict | None = None) -> Path:
-    """Fill `out` with everything that is published; what `folder` holds of a format already is taken from there.
+def stage(folder: Path, out: Path, formats: Iterable[Format]) -> Path:
+    """Fill `out` with everything that is published but agreement.json; see `export` and `prepare`.
+
+    Each format is written anew from model.keras and onnx/model.onnx: what `folder` holds of one may come from anywhere.
 
     Args:
         folder: a bundle.
         out: made, or replaced if it holds a bundle already.
         formats: as `choose` returns them.
-        agreement: what agreement.json is to say; None leaves it out.
 
     Raises:
         BundleError, StorageError: see `bundle.replacing`, and a format that cannot be written.
@@ -90,23 +92,37 @@ def stage(folder: Path, out: Path, formats: Iterable[Format], *, agreement: dict
     with bundle.replacing(out) as new:
         for name in (bundle.KERAS, bundle.ONNX, bundle.METRICS):
             bundle.copy(folder / name, new / name)
-        if agreement is not None:
-            bundle.write_json(new, bundle.AGREEMENT, agreement)
+        make_portable(new / bundle.KERAS)
         for path in [folder / bundle.PREDICTIONS, *folder.glob(f"{bundle.FIGURES}/*.png")]:
             if path.is_file():
                 bundle.copy(path, new / path.relative_to(folder))
         config = classifier.config
         for one in formats:
-            if all((folder / name).is_file() for name in one.files):
-                for name in one.files:
-                    bundle.copy(folder / name, new / name)
-            else:
-                one.write(classifier, new)
+            one.write(classifier, new)
             config = bundle.merge(config, one.config(new), one.title)
         (new / bundle.CONFIG).write_text(_key_by_key(config), encoding="utf-8")
         (new / bundle.LABELS).write_text("".join(f"{label}\n" for label in classifier.labels), encoding="utf-8")
         (new / bundle.CARD).write_text(card(new), encoding="utf-8")
     return out
+
+
+def export(folder: Path, out: Path, *, without: Iterable[str] = (), also: Iterable[str] = ()) -> dict[str, str]:
+    """Write a bundle in every format, laid out as it is published; agreement.json comes along if it holds for that.
+
+    Args:
+        folder: a bundle.
+        out: made, or replaced if it holds a bundle already.
+        without, also: as for `choose`.
+
+    Returns:
+        Why each standard format that is missing was left out, by its name.
+    """
+    formats, left_out = choose(folder, without=without, also=also)
+    stage(folder, out, formats)
+    with suppress(BundleError):
+        _take_agreement(folder, out, formats, left_out)
+        (out / bundle.CARD).write_text(card(out), encoding="utf-8")
+    return left_out
 
 
 def prepare(folder: Path, out: Path, repo_id: str, *, without: Iterable[str] = ()) -> Path:
@@ -125,29 +141,43 @@ def prepare(folder: Path, out: Path, repo_id: str, *, without: Iterable[str] = (
 
     found = bundle.agreement(folder)
     if found is None:
-        raise BundleError(
-            f"{folder} was never verified, so it is not published; run `python -m hub verify {folder} --photos FOLDER`."
-        )
+        raise BundleError(f"{folder} was never verified, so it is not published; {_verify(folder)}.")
     wrong = failures(found)
     if wrong:
         raise BundleError(f"{wrong[0]} Nothing is published; look for a layer that converts differently.")
     verified = {*found["runtimes"], *found["written_only"]}
-    left = [name for name, reason in found["left_out"].items() if reason == ON_REQUEST]
+    left = {name for name, reason in found["left_out"].items() if reason == ON_REQUEST}
     formats, left_out = choose(folder, without={*without, *left}, also=verified - {*without})
-    strangers = [one.name for one in formats if one.name not in verified]
+    stage(folder, out, formats)
+    _take_agreement(folder, out, formats, left_out)
+    (out / bundle.CARD).write_text(card(out, repo_id), encoding="utf-8")
+    return out
+
+
+def _take_agreement(folder: Path, out: Path, formats: list[Format], left_out: dict[str, str]) -> None:
+    """Put what agreement.json says of these formats into the staged folder, if it was said of these very files.
+
+    Raises:
+        BundleError: a format was not verified, or one of its files is another now.
+    """
+    found = bundle.agreement(folder)
+    if found is None:
+        raise BundleError(f"{folder} was never verified; {_verify(folder)}.")
+    names = {one.name for one in formats}
+    strangers = [name for name in names if name not in {*found["runtimes"], *found["written_only"]}]
     if strangers:
         raise BundleError(f"{folder} was verified without {strangers[0]}; verify it again, or push it --without that.")
-    stage(folder, out, formats)
     hashes = {name: sha256(out / name) for one in formats for name in one.files}
     changed = [name for name, digest in hashes.items() if found["files"].get(name) != digest]
     if changed:
-        raise BundleError(f"{changed[0]} is not the file that was verified; run `python -m hub verify {folder}` again.")
-    names = {one.name for one in formats}
+        raise BundleError(f"{changed[0]} is not the file that was verified; {_verify(folder)} again.")
     for kind in ("runtimes", "written_only"):
         found[kind] = {name: row for name, row in found[kind].items() if name in names}
     bundle.write_json(out, bundle.AGREEMENT, {**found, "files": hashes, "left_out": left_out})
-    (out / bundle.CARD).write_text(card(out, repo_id), encoding="utf-8")
-    return out
+
+
+def _verify(folder: Path) -> str:
+    return f"run `python -m hub verify {folder} --photos FOLDER`"
 
 
 def _key_by_key(config: dict) -> str:

@@ -19,6 +19,7 @@ from hub.formats import FORMATS
 from hub.safety import climbs
 
 FILES = {*bundle.RECORD, bundle.LABELS, *(name for chosen in FORMATS.values() for name in chosen.files)}
+RECORD = [*bundle.RECORD, f"{bundle.FIGURES}/*"]
 WHOLE = [*sorted(FILES), f"{bundle.FIGURES}/*"]
 NEEDED = [bundle.KERAS, bundle.ONNX, bundle.CONFIG, bundle.CARD]
 LOGIN = "log in with `hf auth login`, set HF_TOKEN or give a token"

@@ -108,7 +108,7 @@ def verified_2(tmp_path_factory, bundle_2, photo_files) -> Path:
 
     folder = tmp_path_factory.mktemp("verified") / "tiny-cats-vs-dogs"
     shutil.copytree(bundle_2, folder)
-    verify(folder, sorted(photo_files.iterdir()), title="drawn pictures", progress=False)
+    verify(folder, sorted(photo_files.iterdir()), also=["openvino"], title="drawn pictures", progress=False)
     return folder
 
 

@@ -65,6 +65,10 @@ def fit(
             help="At the end, compare every runtime on validation photos and publish the bundle as OWNER/NAME.",
         ),
     ] = None,
+    private: Annotated[
+        bool | None,
+        typer.Option("--private/--public", help="Who sees what --push-to makes. [default: the owner's setting]"),
+    ] = None,
     without: Annotated[
         list[str], typer.Option(metavar="RUNTIME", help="Publish without a runtime's files; may be repeated.")
     ] = [],  # noqa: B006
@@ -77,8 +81,6 @@ def fit(
     from training.data import load_photos, summary
 
     settings = load_recipe(recipe)
-    if push_to is not None:
-        places = _check_push(push_to, without, using)  # now, not after hours of training
     changed = [*set_]
     if data is not None:
         changed.append(f"data={data}")
@@ -86,6 +88,8 @@ def fit(
         changed.append(f"backbone_weights={backbone_weights}")
     settings = override(settings, changed)
     check(settings)
+    if push_to is not None:
+        places = _check_push(push_to, settings, without, using)  # now, not after hours of training
     folder = run or Path("runs") / recipe
     photos = load_photos(settings["data"], settings["size"], cache=cache)
     print(summary(photos))
@@ -114,16 +118,19 @@ def fit(
     print(f"The bundle is in {folder / 'bundle'}.")
     if push_to is not None:
         _verify(folder / "bundle", settings, cache, without, places)
-        print(f"It is published: {classifier.push_to_hub(push_to, without=without)}")
+        print(f"It is published: {classifier.push_to_hub(push_to, without=without, private=private)}")
 
 
-def _check_push(repo: str, without: list[str], using: list[str]) -> dict[str, str]:
+def _check_push(repo: str, settings: dict, without: list[str], using: list[str]) -> dict[str, str]:
     """Refuse what would stop a push: no token, or a runtime that is not installed; return where each is run."""
     from hub import agreement, publish, remote
     from hub.classifier import DEFAULT
 
     places = agreement.places(using)
-    formats, _ = publish.choose(DEFAULT, without=without)  # the embedded model stands for the one to come
+    # The embedded model stands for the one to come; of its formats only Transformers' depends on the backbone.
+    formats, _ = publish.choose(DEFAULT, without=without)
+    if settings["backbone"] != "MobileNetV2":
+        formats = [one for one in formats if one.name != "transformers"]
     remote.check_access(repo)
     agreement.check_runtimes(formats, places)
     return places

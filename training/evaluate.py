@@ -517,6 +517,7 @@ def run_evaluation(
 
 def _record_of(classifier: "ImageClassifier", echo: Callable[[str], None]) -> Predictions | None:
     """The bundle's record, or None (and says so) where it keeps none. A damaged one is an error."""
+    classifier.fetch_record()
     if classifier.folder is None or not (Path(classifier.folder) / bundle_files.PREDICTIONS).is_file():
         echo("This model keeps no record of held-out pictures, so which pictures it was trained on cannot be told.")
         return None

@@ -17,14 +17,23 @@ import numpy as np
 
 from hub import bundle
 from hub.errors import BundleError, StorageError, first_line
+from hub.safety import regular_size
 
 if TYPE_CHECKING:
     from hub.classifier import ImageClassifier
 
-ROOT = Path(__file__).parents[2]  # where `hub` is imported from
+HUB = Path(__file__).parents[1]  # the package
 MISSING = "import importlib.util, sys; print(*(m for m in sys.argv[1:] if importlib.util.find_spec(m) is None))"
-# The package is found after all that the other interpreter has itself: it brings `hub` and nothing else.
-WORKER = "import sys; sys.path.append(sys.argv.pop(1)); from hub.formats.worker import main; main()"
+# Another interpreter is given `hub` and nothing that lies beside it, which may be made for this one.
+WORKER = """
+import importlib.util, sys
+folder = sys.argv.pop(1)
+found = importlib.util.spec_from_file_location("hub", folder + "/__init__.py", submodule_search_locations=[folder])
+sys.modules["hub"] = importlib.util.module_from_spec(found)
+found.loader.exec_module(sys.modules["hub"])
+from hub.formats.worker import main
+main()
+"""
 
 
 class Runner:
@@ -51,7 +60,7 @@ class Answers:
 
     logits: np.ndarray  # (N, K) float32, of the tensors
     evidence: np.ndarray | None  # (N, h, w, K) float32, of the tensors; None where the format carries none
-    files: np.ndarray  # (F, K) float32: probabilities of the files, read by the library itself
+    files: np.ndarray  # (F, K) float32: probabilities of the files, read by the library itself; NaN where it cannot
     versions: dict[str, str]
 
 
@@ -96,16 +105,35 @@ class Format:
         raise BundleError(f"{self.title} cannot be run here; choose another runtime.")
 
     def start(self, folder: Path, config: dict) -> Runner:
-        """Open the files of a bundle, or raise a BundleError that names what is missing: a file, or a package."""
-        absent = [name for name in self.reads if not (folder / name).is_file()]
-        if absent and self.runs:
-            remedy = "check the name" if self.standard and absent[0] in (bundle.KERAS, bundle.ONNX) else "export it"
-            raise BundleError(f"{folder} has no {absent[0]}, which {self.title} reads; {remedy}.")
+        """Open the files of a bundle, and see that what they hold answers as the config says.
+
+        Raises:
+            BundleError: a file or a package is missing, a file is too large or broken, or the model has other labels or
+                another size. Formats that Python cannot run are refused too.
+        """
+        if type(self).open is Format.open:
+            raise BundleError(f"{self.title} does not answer in Python; choose another runtime.")
+        for name in self.reads:
+            if not (folder / name).exists():
+                remedy = "check the name" if name in (bundle.KERAS, bundle.ONNX) else "export it"
+                raise BundleError(f"{folder} has no {name}, which {self.title} reads; {remedy}.")
+            regular_size(folder / name, bundle.LARGEST["model"])
         try:
-            return self.open(folder, config)
+            runner = self.open(folder, config)
+            size, count = config["image_size"], len(config["id2label"])
+            logits, evidence = runner(np.zeros((1, size, size, 3), np.uint8))
+        except BundleError:
+            raise
         except ImportError as error:
             message = f"{self.title} is not installed here ({first_line(error)}); pip install {self.install}."
             raise BundleError(message) from error
+        except Exception as error:  # each runtime raises its own
+            raise BundleError(f"{self.title} cannot run the model of {folder} ({first_line(error)}).") from error
+        grid = config.get("evidence", {}).get("grid")
+        fits = evidence is None or (evidence.shape[3:] == (count,) and (not grid or [*evidence.shape[1:3]] == grid))
+        if logits.shape != (1, count) or not fits:
+            raise BundleError(f"{self.title}: {folder} holds another model than its config.json says; export it again.")
+        return runner
 
     def check(self, folder: Path, config: dict) -> None:
         """Look into the written files of a format that is not run here, and compare their structure with model.keras.
@@ -142,7 +170,7 @@ class Format:
         with tempfile.TemporaryDirectory() as aside:
             listed, out = Path(aside, "files.json"), Path(aside, "answers.npz")
             listed.write_text(json.dumps([str(path.resolve()) for path in files]), encoding="utf-8")
-            worker = [where or sys.executable, "-c", WORKER, str(ROOT), self.name]
+            worker = [where or sys.executable, "-c", WORKER, str(HUB), self.name]
             output_of([*worker, str(folder.resolve()), str(tensors), str(listed), str(out)], self.title)
             with np.load(out) as arrays:
                 evidence = arrays.get("evidence")
@@ -254,6 +282,7 @@ def output_of(command: list[str], title: str) -> str:
         raise StorageError(f"{title}: {command[0]} cannot be started ({error.strerror}); check the path.") from error
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"]
-        message = f"{title} failed ({lines[-1]}, exit code {done.returncode}); try it on its own, or leave it out."
+        told = next((line for line in reversed(lines) if "Error" in line), lines[-1])  # Node ends with its version
+        message = f"{title} failed ({told}, exit code {done.returncode}); try it on its own, or leave it out."
         raise BundleError(message)
     return done.stdout

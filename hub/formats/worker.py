@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from hub.formats import FORMATS
-from hub.formats.base import Format, batched
+from hub.formats.base import Format, Runner, batched
 
 
 def main() -> None:
@@ -22,9 +22,18 @@ def main() -> None:
     config = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
     runner = chosen.start(Path(folder), config)
     logits, evidence = batched(runner, np.load(tensors, mmap_mode="r"))
-    read = np.stack([runner.read(Path(path)) for path in json.loads(Path(files).read_text(encoding="utf-8"))])
+    paths = json.loads(Path(files).read_text(encoding="utf-8"))
+    read = np.stack([_read(runner, Path(path), logits.shape[1]) for path in paths])
     arrays = {"logits": logits, "files": read, "versions": json.dumps(versions(chosen))}
     np.savez(out, **arrays, **({} if evidence is None else {"evidence": evidence}))
+
+
+def _read(runner: Runner, path: Path, count: int) -> np.ndarray:
+    """Return a file's probabilities (K,), NaN where the library cannot read it."""
+    try:
+        return runner.read(path)
+    except Exception:  # whatever the library raises of what is no picture to it
+        return np.full(count, np.nan, np.float32)
 
 
 def versions(chosen: Format) -> dict[str, str]:

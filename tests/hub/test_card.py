@@ -89,6 +89,7 @@ def a_row(name: str, k: int) -> dict:
         "same_file": {
             "probability": k * 1e-3,
             "other_label": k,
+            "unread": 0,
             "largest_photo": k * 1.5e-2,
             "turned_photo": k * 1e-4,
         },
@@ -245,7 +246,7 @@ def test_both_tables_hold_what_was_compared():
 def test_a_runtime_beyond_the_tolerance_is_named(part, value):
     agreement = copy.deepcopy(AGREEMENT)
     agreement["runtimes"]["onnx"]["same_tensor"][part] = value
-    assert "**Beyond that: ONNX Runtime.**" in render(CONFIG, METRICS, agreement)
+    assert f"**Beyond that: ONNX Runtime: {part} differs" in render(CONFIG, METRICS, agreement)
 
 
 def test_what_is_left_out_is_said_with_its_reason():
@@ -258,7 +259,10 @@ def test_what_is_left_out_is_said_with_its_reason():
     assert "- Transformers: not published: the library has no such network." in text
     assert "### Transformers\n" not in text and "| Transformers |" not in text
     assert 'runtime="transformers"' not in text and '`"transformers"`' not in text
-    assert "photos (my garden)" in text and "(4032 × 3024) is one of the photos. The turned photo is the photo that" in text
+    assert (
+        "photos (my garden)" in text
+        and "(4032 × 3024) is one of the photos. The turned photo is the photo that" in text
+    )
 
 
 def test_each_runtime_has_its_snippet():

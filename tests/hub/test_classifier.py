@@ -278,7 +278,7 @@ classifier.save_pretrained(copy)
 
 
 def test_a_hub_name_fetches_only_what_answers_need(bundle_2, tmp_path):
-    """model.keras stays there until it is asked for; a second time all comes from the cache."""
+    """What else there is stays there until the model is saved; a second time all comes from the cache."""
     with HubServer() as hub:
         environment = {
             "HF_ENDPOINT": hub.url,
@@ -292,7 +292,7 @@ def test_a_hub_name_fetches_only_what_answers_need(bundle_2, tmp_path):
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     loaded, refusal, again = done.stdout.splitlines()
-    assert loaded == "tester/tiny cat ['README.md', 'config.json', 'metrics.json', 'onnx/model.onnx']"
+    assert loaded == "tester/tiny cat ['config.json', 'onnx/model.onnx']"
     assert refusal.startswith("There is no folder tester/else, and the Hub gave no such model")
     assert again == "from the cache"
     served = [line.split("/", 5)[5] for line in hub.log if line.startswith("GET /tester/tiny/resolve/")]

@@ -193,7 +193,7 @@ def test_what_is_pulled_is_what_was_pushed(client, hub, folder, repo, tmp_path):
 
     loaded, labels = client("pull", repo, cache_dir=str(tmp_path / "cache"))
     assert labels == ["cat", "dog"]
-    assert contents(loaded) == {name: published(folder)[name] for name in [*bundle.RECORD, bundle.ONNX]}
+    assert contents(loaded) == {name: published(folder)[name] for name in (bundle.CONFIG, bundle.ONNX)}
     assert contents(client("whole", repo, cache_dir=str(tmp_path / "cache"))) == published(folder)
 
 
@@ -389,7 +389,7 @@ def test_bytes_that_do_not_match_their_hash_are_refused(name, lfs, hub, folder, 
         lfs("pull", repo, cache_dir=str(tmp_path / "cache"))
     one_sentence(refusal, "BundleError", f"{name} of {repo} does not match its hash")
     loaded, _ = lfs("pull", repo, cache_dir=str(tmp_path / "cache"))
-    assert contents(loaded) == {name: published(folder)[name] for name in [*bundle.RECORD, bundle.ONNX]}
+    assert contents(loaded) == {name: published(folder)[name] for name in (bundle.CONFIG, bundle.ONNX)}
 
 
 def test_a_spoilt_content_store_is_refused(folder, repo, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import pytest
 from hub import ImageClassifier, agreement, bundle, publish
 from hub.errors import BundleError
 from hub.files import sha256
-from hub.formats import FORMATS
+from hub.formats import FORMATS, Answers
+from hub.formats.base import HUB, WORKER
 from hub.formats.transformers import Transformers
 
 
@@ -40,7 +42,7 @@ def change_agreement(folder: Path, change) -> None:
 def test_every_runtime_agrees_with_keras(verified_2, photo_files):
     """The standard formats, each with its versions; the reference agrees with itself exactly."""
     found = bundle.agreement(verified_2)
-    assert list(found["runtimes"]) == ["keras", "keras-folder", "onnx", "litert"]
+    assert list(found["runtimes"]) == ["keras", "keras-folder", "onnx", "litert", "openvino"]
     assert found["left_out"].keys() == {"transformers"} and "architecture" in found["left_out"]["transformers"]
     assert (found["photos"], found["unreadable"], found["title"]) == (8, 1, "drawn pictures")
     assert found["largest_photo"] == {"width": 4000, "height": 3000, "enlarged": True}
@@ -72,6 +74,7 @@ def test_the_layout_is_what_five_libraries_look_for(staged, verified_2):
     """The files are there, and agreement.json names the hash of each one that holds weights."""
     names = {path.relative_to(staged).as_posix() for path in staged.rglob("*") if path.is_file()}
     wanted = {"model.keras", "metadata.json", "model.weights.h5", "onnx/model.onnx", "litert/model.tflite"}
+    wanted |= {"openvino/model.xml", "openvino/model.bin"}
     assert names == wanted | {"config.json", "metrics.json", "agreement.json", "labels.txt", "README.md"}
     assert bundle.agreement(staged)["files"] == {name: sha256(staged / name) for name in wanted}
     assert (staged / bundle.LABELS).read_text() == "cat\ndog\n"
@@ -86,16 +89,28 @@ def test_what_is_published_comes_out_the_same_each_time(folder, staged, tmp_path
         assert (again / path.relative_to(staged)).read_bytes() == path.read_bytes(), path.name
 
 
-def test_what_was_exported_is_verified_and_published_as_it_is(staged, tmp_path, monkeypatch):
-    """A folder that holds the formats already is published without deriving any anew."""
-    for one in FORMATS.values():
-        if one.files:
-            monkeypatch.setattr(one, "write", lambda *_: pytest.fail("written anew"))
-    again = publish.prepare(staged, tmp_path / "again", "tester/tiny")
-    assert (again / bundle.CONFIG).read_bytes() == (staged / bundle.CONFIG).read_bytes()
+def test_what_lies_in_a_folder_of_a_format_is_not_trusted(staged, tmp_path):
+    """Whatever somebody put in their place, the formats are derived from model.keras again."""
+    folder = shutil.copytree(staged, tmp_path / "bundle")
+    for name in ("model.weights.h5", "litert/model.tflite", "metadata.json"):
+        (folder / name).write_bytes(b"somebody else's")
+    again = publish.prepare(folder, tmp_path / "again", "tester/tiny")
+    for name in bundle.agreement(staged)["files"]:
+        assert (again / name).read_bytes() == (staged / name).read_bytes(), name
 
 
-@pytest.mark.parametrize("runtime", ["keras", "keras-folder", "onnx", "litert"])
+def test_a_link_in_a_bundle_publishes_no_other_file(folder, tmp_path):
+    """A folder that came from elsewhere must not choose which files of this machine go out."""
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "token.png").write_text("hf_secret")
+    for link, target in ((folder / "figures", "secret"), (folder / bundle.PREDICTIONS, "secret/token.png")):
+        link.symlink_to(tmp_path / target)
+        with pytest.raises(BundleError, match="is a link to .*; put the file itself there"):
+            publish.prepare(folder, tmp_path / "out", "tester/tiny")
+        link.unlink()
+
+
+@pytest.mark.parametrize("runtime", ["keras", "keras-folder", "onnx", "litert", "openvino"])
 def test_any_runtime_answers(runtime, staged, bundle_2, photos):
     """from_pretrained(runtime=…) gives the same answers, with their evidence."""
     expected = ImageClassifier.from_pretrained(bundle_2).predict_tensors(photos)
@@ -125,7 +140,7 @@ def test_the_libraries_keys_do_not_collide():
             bundle.make_config(["cat", "dog"], 32, (4, 4), **{key: 1})
     with pytest.raises(BundleError, match="config.json has a image_size that Transformers would misread"):
         bundle.merge({"image_size": 32}, {"image_size": 64}, Transformers.title)
-    assert bundle.merge({"model_type": "image_classifier"}, {"model_type": "vit"}, "X") == {"model_type": "vit"}
+    assert bundle.merge({"model_type": "my_own"}, {"model_type": "vit"}, "X") == {"model_type": "vit"}
 
 
 def test_every_format_s_files_may_be_replaced():
@@ -135,13 +150,24 @@ def test_every_format_s_files_may_be_replaced():
 
 
 def test_an_agreement_of_another_version_is_one_sentence(folder, tmp_path):
-    """Neither shown nor published; verifying again replaces it without reading it."""
+    """Neither shown nor published, but no hindrance to saving or to verifying again."""
     whole = json.loads((folder / bundle.AGREEMENT).read_text())
-    less = {**whole["runtimes"], "onnx": {"title": "ONNX Runtime", "same_tensor": {}}}
-    for broken in ({"runtimes": {}}, {**whole, "runtimes": []}, {**whole, "runtimes": less}):
-        (folder / bundle.AGREEMENT).write_text(json.dumps(broken))
-        with pytest.raises(BundleError, match="of another version; run"):
+    row = whole["runtimes"]["onnx"]
+    rows = [
+        {"title": "ONNX Runtime"},
+        {**row, "same_tensor": 5},
+        {**row, "same_tensor": {**row["same_tensor"], "probability": None}},
+        {**row, "same_tensor": {**row["same_tensor"], "probability": float("nan")}},
+        {**row, "same_file": {**row["same_file"], "turned_photo": "0"}},
+        {**row, "versions": []},
+    ]
+    broken = [{**whole, "runtimes": {**whole["runtimes"], "onnx": wrong}} for wrong in rows]
+    broken += [{"runtimes": {}}, {**whole, "runtimes": []}, {**whole, "files": []}, {**whole, "largest_photo": None}]
+    for wrong in broken:
+        (folder / bundle.AGREEMENT).write_text(json.dumps(wrong))
+        with pytest.raises(BundleError, match="not what this version writes; run .* --photos FOLDER"):
             publish.prepare(folder, tmp_path / "out", "tester/tiny")
+    assert bundle.agreement(ImageClassifier.from_pretrained(folder).save_pretrained(tmp_path / "saved")) is None
     formats, _ = publish.choose(folder)
     assert not (publish.stage(folder, tmp_path / "staged", formats) / bundle.AGREEMENT).exists()
 
@@ -152,9 +178,21 @@ def test_a_left_out_format_leaves_nothing_behind(folder, tmp_path):
     assert not (out / "litert").exists() and not (out / "model.weights.h5").exists()
     assert not bundle.KERAS_KEYS & json.loads((out / bundle.CONFIG).read_text()).keys()
     found = bundle.agreement(out)
-    assert list(found["runtimes"]) == ["keras", "onnx"]
+    assert list(found["runtimes"]) == ["keras", "onnx", "openvino"]
     assert found["left_out"]["litert"] == publish.ON_REQUEST
     assert publish.ON_REQUEST in (out / bundle.CARD).read_text()
+
+
+def test_an_export_promises_only_what_it_holds(folder, tmp_path):
+    """Its card and agreement speak of the formats that are there; where a file is another, there is no agreement."""
+    left_out = publish.export(folder, tmp_path / "out", without=["litert"])
+    assert left_out["litert"] == publish.ON_REQUEST
+    found = bundle.agreement(tmp_path / "out")
+    assert list(found["runtimes"]) == ["keras", "keras-folder", "onnx"]
+    assert "### LiteRT" not in (tmp_path / "out" / bundle.CARD).read_text()
+    change_agreement(folder, lambda found: found["files"].update({bundle.ONNX: "0" * 64}))
+    publish.export(folder, tmp_path / "changed")
+    assert bundle.agreement(tmp_path / "changed") is None
 
 
 def test_what_was_never_verified_is_not_published(bundle_2, tmp_path):
@@ -165,11 +203,10 @@ def test_what_was_never_verified_is_not_published(bundle_2, tmp_path):
         ImageClassifier.from_pretrained(bundle_2).push_to_hub("tester/tiny")
 
 
-@pytest.mark.parametrize("value", [2e-4, float("nan")])
-def test_a_runtime_that_disagrees_is_not_published(value, folder, tmp_path):
-    """Above 1e-4 in a probability, or NaN, nothing goes out, whoever asks."""
+def test_a_runtime_that_disagrees_is_not_published(folder, tmp_path):
+    """Above 1e-4 in a probability nothing goes out, whoever asks."""
     found = bundle.agreement(folder)
-    found["runtimes"]["litert"]["same_tensor"]["probability"] = value
+    found["runtimes"]["litert"]["same_tensor"]["probability"] = 2e-4
     assert len(agreement.failures(found)) == 1
     (folder / bundle.AGREEMENT).write_text(json.dumps(found))
     with pytest.raises(BundleError, match=r"LiteRT.*: probability differs from Keras by .*more than 0\.0001"):
@@ -201,6 +238,72 @@ def test_a_format_that_was_not_compared_is_not_published(folder, tmp_path):
     with pytest.raises(BundleError, match="was verified without litert"):
         publish.prepare(folder, tmp_path / "out", "tester/tiny")
     publish.prepare(folder, tmp_path / "out", "tester/tiny", without=["litert"])
+
+
+def some_answers(**change) -> Answers:
+    """Three photos and the two more, all answered alike."""
+    arrays = {"logits": np.ones((5, 2)), "evidence": np.ones((5, 4, 4, 2)), "files": np.full((5, 2), 0.5)}
+    return Answers(**{**arrays, **change}, versions={})
+
+
+def test_an_answer_that_is_no_number_is_named():
+    """NaN in a logit or in a cell of evidence: no table could show it, so the sentence does."""
+    for name in ("logits", "evidence"):
+        wrong = getattr(some_answers(), name).copy()
+        wrong[1] = np.nan
+        with pytest.raises(BundleError, match="LiteRT answers NaN or infinity for 1 of 5 photos"):
+            agreement._check_finite(FORMATS["litert"], some_answers(**{name: wrong}))
+
+
+def test_a_photo_that_a_library_cannot_read_is_counted():
+    """And the others are compared; where it reads none, that is a refusal."""
+    files = np.full((5, 2), 0.5)
+    files[1] = np.nan
+    rows = {"keras": some_answers(), "litert": some_answers(files=files)}
+    row = agreement._row(FORMATS["litert"], rows, 3)
+    assert row["same_file"]["unread"] == 1 and row["same_file"]["probability"] == 0
+    rows["litert"] = some_answers(files=np.full((5, 2), np.nan))
+    with pytest.raises(BundleError, match="LiteRT reads none of the photos"):
+        agreement._row(FORMATS["litert"], rows, 3)
+
+
+def test_another_interpreter_gets_this_package_and_nothing_beside_it(tmp_path):
+    """What lies beside an installed `hub` was made for another Python."""
+    look = "\nimport importlib.util; print(sys.modules['hub'].__file__, importlib.util.find_spec('training'))"
+    code = WORKER.replace("from hub.formats.worker import main\nmain()", look)
+    assert code != WORKER
+    done = subprocess.run([sys.executable, "-c", code, str(HUB)], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.split() == [str(HUB / "__init__.py"), "None"], done.stderr
+
+
+@pytest.mark.parametrize("runtime", ["keras", "litert", "openvino"])
+@pytest.mark.parametrize("change", [{"id2label": {str(k): f"l{k}" for k in range(4)}}, {"image_size": 48}])
+def test_a_model_that_is_not_the_configs_is_refused(runtime, change, staged, tmp_path):
+    """Whatever answers: names for labels that the model does not have would be wrong answers."""
+    folder = shutil.copytree(staged, tmp_path / "bundle")
+    config = json.loads((folder / bundle.CONFIG).read_text())
+    (folder / bundle.CONFIG).write_text(json.dumps({**config, **change}))
+    with pytest.raises(BundleError, match="holds another model|cannot run the model|should turn image"):
+        ImageClassifier.from_pretrained(folder, runtime=runtime)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"id2label": {"0": "cat", "1": "dog\n# x"}}, "line break or another control character"),
+        ({"evidence": {"grid": [10**9, "a"]}}, "not two numbers of cells"),
+        ({"backbone": "x"}, "backbone entry"),
+        ({"model_type": 3}, "no line of text|not one line of text"),
+        ({"quantization_config": {}}, "which changes the answers"),
+    ],
+)
+def test_a_config_that_would_be_shown_or_misread_is_refused(change, words, folder):
+    """It goes into the card, labels.txt and the terminal."""
+    config = json.loads((folder / bundle.CONFIG).read_text())
+    (folder / bundle.CONFIG).write_text(json.dumps({**config, **change}))
+    for use in (publish.card, ImageClassifier.from_pretrained):
+        with pytest.raises(BundleError, match=words):
+            use(folder)
 
 
 def test_a_runtime_that_is_not_installed_is_named(bundle_2, photo_files, tmp_path):
