@@ -22,7 +22,7 @@ from tqdm import tqdm
 from hub.errors import DataError, ImageError
 from hub.files import storage
 from hub.images import open_image, pixel_hash, to_tensor
-from training.files import write_rows
+from training.files import alone, write_rows
 
 TEST, VALIDATION = 0.1, 0.1  # shares of the pictures
 PROBLEM_COLUMNS = ["split", "row", "problem", "detail"]
@@ -194,7 +194,9 @@ def _load(name_or_folder: str | Path, size: int, cache: Path | None, progress: b
     rows, label_names = _rows(name_or_folder)
     folder = cache / "pixels" / f"{_key(rows, size)}-{size}"
     if not (folder / "index.npz").exists():
-        _decode(rows, size, folder, progress)
+        with alone(folder):
+            if not (folder / "index.npz").exists():
+                _decode(rows, size, folder, progress)
     index, pixels = np.load(folder / "index.npz"), np.load(folder / "pixels.npy", mmap_mode="r")
     return _assemble(rows, index, pixels, label_names, str(name_or_folder))
 

@@ -36,7 +36,7 @@ from hub.files import storage
 from training.augment import Augmentation
 from training.data import Photos, default_cache, map_ahead, write_problems
 from training.evaluate import point_scores
-from training.files import write_arrays, write_json, write_rows
+from training.files import alone, write_arrays, write_json, write_rows
 from training.models import evidence_model, features_model, freeze_batch_norm
 from training.settings import check
 
@@ -164,8 +164,10 @@ def frozen_features(model: keras.Model, photos: Photos, cache: Path, progress: b
         digest.update("".join(photos.hashes[start : start + 1024]).encode())
         path = cache / "features" / f"{digest.hexdigest()[:24]}.npz"
         if not path.exists():
-            part = photos.subset(np.arange(start, min(start + 1024, len(photos))))
-            write_arrays(path, {"features": _predict(extractor, part)})
+            with alone(path):
+                if not path.exists():
+                    part = photos.subset(np.arange(start, min(start + 1024, len(photos))))
+                    write_arrays(path, {"features": _predict(extractor, part)})
         chunks.append(np.load(path)["features"])
         bar.update(len(chunks[-1]))
     bar.close()
