@@ -15,6 +15,7 @@ from pathlib import Path
 
 from hub import bundle
 from hub.errors import BundleError, StorageError, first_line
+from hub.files import sha256
 from hub.formats import FORMATS
 from hub.safety import climbs
 
@@ -115,10 +116,9 @@ def _hash(path: Path, digits: int) -> str:
     """Git's SHA-1 of a file (40 digits) or its SHA-256 (64); of nothing, if the link leads nowhere."""
     if not path.exists():
         return ""
-    with open(path, "rb") as file:
-        if digits == 64:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-        content = file.read()
+    if digits == 64:
+        return sha256(path)
+    content = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 

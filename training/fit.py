@@ -32,7 +32,7 @@ from sklearn.metrics import log_loss
 from tqdm import tqdm
 
 from hub.errors import DataError
-from hub.files import storage
+from hub.files import sha256, storage
 from training.augment import Augmentation
 from training.data import Photos, default_cache, map_ahead, write_problems
 from training.evaluate import point_scores
@@ -118,10 +118,7 @@ def _surroundings() -> dict:
 
 def weights_sha256(weights: str) -> str | None:
     """SHA-256 of a weights file; None for weights that have a name ("imagenet", "random") instead."""
-    if not Path(weights).is_file():
-        return None
-    with open(weights, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256(Path(weights)) if Path(weights).is_file() else None
 
 
 # Stage 1
