@@ -27,8 +27,6 @@ from typing import TYPE_CHECKING
 
 from hub import safety
 from hub.errors import BundleError, StorageError
-from hub.safety import check_keras as check_keras
-from hub.safety import keras_config as keras_config
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hub import bundle, remote
+from hub import bundle, remote, safety
 from hub.errors import BundleError, ImageError
 from hub.files import sha256
-from hub.formats import Runner, find_format, join, labels_of, softmax
+from hub.formats import Runner, batched, find_format, labels_of, softmax
 from hub.formats.keras import make_portable
 from hub.images import to_tensor
 
@@ -164,10 +164,7 @@ class ImageClassifier:
         size = self.image_size
         if photos.dtype != np.uint8 or photos.shape[1:] != (size, size, 3):
             raise ImageError(f"{self.name} takes uint8 (N, {size}, {size}, 3); make them with hub.images.")
-        parts = []
-        for start in range(0, max(len(photos), 1), batch_size):
-            parts.append(self._runner(photos[start : start + batch_size]))
-        logits, evidence = join(parts)
+        logits, evidence = batched(self._runner, photos, batch_size)
         if not np.isfinite(logits).all():
             raise BundleError(f"{self.name} answers NaN or infinity: its weights are broken; train it anew.")
         return logits, evidence
@@ -298,7 +295,7 @@ class ImageClassifier:
 
         if not len(photos):
             raise BundleError("There is no photo to compare ONNX and Keras on; give at least one.")
-        expected = KerasRunner(self.to_keras())(photos)
+        expected = batched(KerasRunner(self.to_keras()), photos)
         found = difference(expected, self.predict_tensors(photos))
         problem = too_far(found, None if expected[1] is None else np.abs(expected[1]).max())
         if problem:
@@ -317,7 +314,7 @@ class ImageClassifier:
             # Built anew from the same tensors, it was never compiled: the file has no optimizer state.
             keras.Model(self._keras.input, self._keras.output, name=self._keras.name).save(target)
         make_portable(target)
-        bundle.check_keras(target)  # what would not be loaded is not saved
+        safety.check_keras(target)  # what would not be loaded is not saved
 
     def _write_onnx(self, target: Path) -> None:
         if self.folder is not None:

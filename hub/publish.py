@@ -19,6 +19,7 @@ from hub.formats.keras import make_portable
 
 SOURCES = ("keras", "onnx")  # in every bundle: all else is derived from the one, the Space answers from the other
 ON_REQUEST = "left out on request"
+PROVED = ("runtimes", "written_only")  # where agreement.json names the formats that may be published
 
 
 def choose(
@@ -74,7 +75,7 @@ def card(folder: Path, repo_id: str | None = None) -> str:
 
 
 def stage(folder: Path, out: Path, formats: Iterable[Format]) -> Path:
-    """Fill `out` with everything that is published but agreement.json; see `export` and `prepare`.
+    """Fill `out` with everything that is published but agreement.json and the card; see `export` and `prepare`.
 
     Each format is written anew from model.keras and onnx/model.onnx: what `folder` holds of one may come from anywhere.
 
@@ -102,7 +103,6 @@ def stage(folder: Path, out: Path, formats: Iterable[Format]) -> Path:
             config = bundle.merge(config, one.config(new), one.title)
         (new / bundle.CONFIG).write_text(_key_by_key(config), encoding="utf-8")
         (new / bundle.LABELS).write_text("".join(f"{label}\n" for label in classifier.labels), encoding="utf-8")
-        (new / bundle.CARD).write_text(card(new), encoding="utf-8")
     return out
 
 
@@ -120,8 +120,10 @@ def export(folder: Path, out: Path, *, without: Iterable[str] = (), also: Iterab
     formats, left_out = choose(folder, without=without, also=also)
     stage(folder, out, formats)
     with suppress(BundleError):
-        _take_agreement(folder, out, formats, left_out)
-        (out / bundle.CARD).write_text(card(out), encoding="utf-8")
+        found = bundle.agreement(folder)
+        if found is not None:
+            _take_agreement(found, folder, out, formats, left_out)
+    (out / bundle.CARD).write_text(card(out), encoding="utf-8")
     return left_out
 
 
@@ -145,35 +147,31 @@ def prepare(folder: Path, out: Path, repo_id: str, *, without: Iterable[str] = (
     wrong = failures(found)
     if wrong:
         raise BundleError(f"{wrong[0]} Nothing is published; look for a layer that converts differently.")
-    verified = {*found["runtimes"], *found["written_only"]}
+    verified = {name for kind in PROVED for name in found[kind]}
     left = {name for name, reason in found["left_out"].items() if reason == ON_REQUEST}
     formats, left_out = choose(folder, without={*without, *left}, also=verified - {*without})
     stage(folder, out, formats)
-    _take_agreement(folder, out, formats, left_out)
+    _take_agreement(found, folder, out, formats, left_out)
     (out / bundle.CARD).write_text(card(out, repo_id), encoding="utf-8")
     return out
 
 
-def _take_agreement(folder: Path, out: Path, formats: list[Format], left_out: dict[str, str]) -> None:
-    """Put what agreement.json says of these formats into the staged folder, if it was said of these very files.
+def _take_agreement(found: dict, folder: Path, out: Path, formats: list[Format], left_out: dict[str, str]) -> None:
+    """Put what a bundle's agreement says of these formats into the staged folder, if it was said of these very files.
 
     Raises:
         BundleError: a format was not verified, or one of its files is another now.
     """
-    found = bundle.agreement(folder)
-    if found is None:
-        raise BundleError(f"{folder} was never verified; {_verify(folder)}.")
     names = {one.name for one in formats}
-    strangers = [name for name in names if name not in {*found["runtimes"], *found["written_only"]}]
+    strangers = [name for name in names if not any(name in found[kind] for kind in PROVED)]
     if strangers:
         raise BundleError(f"{folder} was verified without {strangers[0]}; verify it again, or push it --without that.")
     hashes = {name: sha256(out / name) for one in formats for name in one.files}
     changed = [name for name, digest in hashes.items() if found["files"].get(name) != digest]
     if changed:
         raise BundleError(f"{changed[0]} is not the file that was verified; {_verify(folder)} again.")
-    for kind in ("runtimes", "written_only"):
-        found[kind] = {name: row for name, row in found[kind].items() if name in names}
-    bundle.write_json(out, bundle.AGREEMENT, {**found, "files": hashes, "left_out": left_out})
+    kept = {kind: {name: row for name, row in found[kind].items() if name in names} for kind in PROVED}
+    bundle.write_json(out, bundle.AGREEMENT, {**found, **kept, "files": hashes, "left_out": left_out})
 
 
 def _verify(folder: Path) -> str:

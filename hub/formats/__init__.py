@@ -6,7 +6,7 @@ To add one: subclass `Format` in a file here and name it below.
 import difflib
 
 from hub.errors import BundleError
-from hub.formats.base import Answers, Format, Runner, join, labels_of, softmax
+from hub.formats.base import Answers, Format, Runner, batched, labels_of, softmax
 from hub.formats.coreml import CoreML
 from hub.formats.h5 import H5
 from hub.formats.keras import KerasFile, KerasFolder
@@ -37,4 +37,4 @@ def find_format(name: str) -> Format:
     return FORMATS[name]
 
 
-__all__ = ["FORMATS", "Answers", "Format", "Runner", "find_format", "join", "labels_of", "softmax"]
+__all__ = ["FORMATS", "Answers", "Format", "Runner", "batched", "find_format", "labels_of", "softmax"]

@@ -42,7 +42,7 @@ class Runner:
     image_size: int
 
     def __call__(self, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return logits (N, K) and evidence (N, h, w, K) or None, float32, of uint8 tensors (N, S, S, 3)."""
+        """Return logits (N, K) and evidence (N, h, w, K) or None, float32, of one batch, uint8 (N, S, S, 3)."""
         raise NotImplementedError
 
     def read(self, path: Path) -> np.ndarray:
@@ -178,15 +178,11 @@ class Format:
                 return Answers(arrays["logits"], evidence, arrays["files"], versions)
 
 
-def join(parts: list[tuple]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Put the answers of several batches together: logits, and evidence where there is any."""
+def batched(runner: Callable[[np.ndarray], tuple], photos: np.ndarray, size: int = 32) -> tuple:
+    """Ask a runner about a batch at a time; return logits (N, K) and evidence (N, h, w, K) or None of them all."""
+    parts = [runner(photos[start : start + size]) for start in range(0, max(len(photos), 1), size)]
     logits, evidence = zip(*parts, strict=True)
     return np.concatenate(logits), None if evidence[0] is None else np.concatenate(evidence)
-
-
-def batched(forward: Callable[[np.ndarray], tuple], photos: np.ndarray, size: int = 32) -> tuple:
-    """Apply `forward` to 32 photos at a time and join what it returns: logits and evidence or None."""
-    return join([forward(photos[start : start + size]) for start in range(0, len(photos), size)])
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

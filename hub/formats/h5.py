@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub import bundle
+from hub import bundle, safety
 from hub.errors import BundleError
 from hub.formats.base import Format, converting
 from hub.formats.keras import weights_of
@@ -48,7 +48,7 @@ class H5(Format):
                 layers = json.loads(file.attrs["model_config"])["config"]["layers"]
         except (OSError, KeyError, ValueError) as error:
             raise BundleError(f"{folder / FILE} is not what Keras writes ({error}); export it again.") from error
-        expected = bundle.keras_config(folder / bundle.KERAS)["config"]["layers"]
+        expected = safety.keras_config(folder / bundle.KERAS)["config"]["layers"]
         same = weights_of(folder / FILE) == weights_of(folder / bundle.KERAS)
         if not same or [layer["name"] for layer in layers] != [layer["config"]["name"] for layer in expected]:
             raise BundleError(f"{folder / FILE} does not hold the model in {bundle.KERAS}; export it again.")

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from hub import bundle
+from hub import bundle, safety
 from hub.errors import BundleError, first_line
 from hub.files import write_aside
-from hub.formats.base import Format, Runner, batched, labels_of
+from hub.formats.base import Format, Runner, labels_of
 
 if TYPE_CHECKING:
     import keras
@@ -41,9 +41,6 @@ class KerasRunner(Runner):
 
     def __call__(self, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """See `Runner`."""
-        return batched(self._answer, photos)
-
-    def _answer(self, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         answer = {name: np.asarray(value) for name, value in self._forward(photos.astype(np.float32)).items()}
         return answer["logits"], answer.get("evidence")
 
@@ -86,7 +83,7 @@ class KerasFolder(Format):
 
     def config(self, folder: Path) -> dict:
         """See `Format`."""
-        return bundle.keras_config(folder / bundle.KERAS)
+        return safety.keras_config(folder / bundle.KERAS)
 
     def write(self, classifier: ImageClassifier, folder: Path) -> None:
         """See `Format`."""
@@ -111,7 +108,7 @@ def load(path: Path) -> keras.Model:
     """
     import keras
 
-    bundle.check_keras(path)
+    safety.check_keras(path)
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises whatever its layers raise
@@ -149,7 +146,7 @@ def make_portable(path: Path) -> None:
         BundleError: it is no model.keras.
         StorageError: the folder cannot be written.
     """
-    config = bundle.keras_config(path)
+    config = safety.keras_config(path)
     if (plain := portable(config)) == config:
         return
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hub import bundle
+from hub import bundle, safety
 from hub.errors import BundleError, first_line
-from hub.formats.base import Format, Runner, batched, converting, labels_of, normalised
+from hub.formats.base import Format, Runner, converting, labels_of, normalised
 
 if TYPE_CHECKING:
     import keras
@@ -45,9 +45,6 @@ class TransformersRunner(Runner):
 
     def __call__(self, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """See `Runner`; Transformers keeps no evidence."""
-        return batched(self._answer, photos)
-
-    def _answer(self, photos: np.ndarray) -> tuple[np.ndarray, None]:
         with self._torch.inference_mode():
             return self._pipeline.model(self._torch.from_numpy(normalised(photos))).logits.numpy(), None
 
@@ -70,12 +67,12 @@ class Transformers(Format):
 
     def lacks(self, folder: Path) -> str | None:
         """See `Format`."""
-        found = find_mobilenet(bundle.keras_config(folder / bundle.KERAS))
+        found = find_mobilenet(safety.keras_config(folder / bundle.KERAS))
         return None if found else "Transformers has no model of this architecture"
 
     def config(self, folder: Path) -> dict:
         """See `Format`."""
-        found = find_mobilenet(bundle.keras_config(folder / bundle.KERAS))
+        found = find_mobilenet(safety.keras_config(folder / bundle.KERAS))
         return {
             "model_type": "mobilenet_v2",
             "architectures": ["MobileNetV2ForImageClassification"],
@@ -95,7 +92,7 @@ class Transformers(Format):
 
     def write(self, classifier: ImageClassifier, folder: Path) -> None:
         """See `Format`."""
-        found = find_mobilenet(bundle.keras_config(folder / bundle.KERAS))
+        found = find_mobilenet(safety.keras_config(folder / bundle.KERAS))
         with converting(self):
             from safetensors.numpy import save
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hub import BundleError, ImageClassifier, bundle
+from hub import BundleError, ImageClassifier, bundle, safety
 from hub.formats import FORMATS, find_format, softmax
 from hub.formats.transformers import MobileNet, find_mobilenet
 
@@ -288,7 +288,7 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_mobilenet_with_one_layer_set_otherwise_is_none(mobilenet, change):
     _, _, folder = mobilenet
-    config = bundle.keras_config(folder / bundle.KERAS)
+    config = safety.keras_config(folder / bundle.KERAS)
     assert find_mobilenet(config) == MobileNet(0.35, "evidence")
     name, settings = CHANGES[change]
     layers = {layer["config"]["name"]: layer for layer in config["config"]["layers"]}
@@ -298,7 +298,7 @@ def test_a_mobilenet_with_one_layer_set_otherwise_is_none(mobilenet, change):
 
 def test_a_mobilenet_connected_otherwise_is_none(mobilenet):
     _, _, folder = mobilenet
-    text = json.dumps(bundle.keras_config(folder / bundle.KERAS))
+    text = json.dumps(safety.keras_config(folder / bundle.KERAS))
     assert find_mobilenet(json.loads(text.replace('["block_7_add", 0, 0]', '["block_7_project_BN", 0, 0]'))) is None
     for nothing in ({}, {"config": {}}, {"config": {"layers": []}}, {"config": {"layers": [{"config": {}}]}}):
         assert find_mobilenet(nothing) is None

@@ -24,7 +24,7 @@ from hub.formats.keras import NEWER, load, make_portable, portable
 from tests.hub_server import File, HubServer, Refusal, Repo
 
 ROOT = Path(__file__).parents[2]
-STOCK = bundle.keras_config(DEFAULT / bundle.KERAS)  # of a real model, which passes
+STOCK = safety.keras_config(DEFAULT / bundle.KERAS)  # of a real model, which passes
 pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 
 
