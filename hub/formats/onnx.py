@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,9 @@ from hub.formats.base import Format, Runner, normalised, pillow_snippet
 
 if TYPE_CHECKING:
     import keras
+
+# ONNX Runtime's own packages report to Microsoft unless they are told not to before they are imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 OPSET = 17  # read by every ONNX Runtime since 1.12 (2022), the ones in browsers included
 
@@ -27,6 +31,8 @@ class OnnxRunner(Runner):
         self.content, self.image_size = content, config["image_size"]
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # what is wrong is raised below as one sentence, not printed beside it
+        # A thread that spins while it waits for the next run takes a core from decoding and from other requests.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             # From bytes, so that a graph cannot name other files of this machine as its weights.
             self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
