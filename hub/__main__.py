@@ -1,4 +1,4 @@
-"""python -m hub: predict, export, verify, push, pull, card."""
+"""python -m hub: predict, export, verify, push, pull, card, space push."""
 
 import os
 import sys

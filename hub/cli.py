@@ -19,6 +19,10 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
+space_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Run the page of this project as a Space of the Hub."
+)
+app.add_typer(space_app, name="space")
 REFUSALS = (DataError, BundleError, ImageError, StorageError)
 
 Bundle = Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or its name on the Hub.")]
@@ -51,10 +55,10 @@ def commands() -> None:
     """
 
 
-def command(function: Callable) -> Callable:
+def command(function: Callable, name: str | None = None, group: typer.Typer = app) -> Callable:
     """Make a function a command: a refusal is one sentence on standard error and exit code 2, Ctrl-C is 130."""
 
-    @app.command()
+    @group.command(name)
     @functools.wraps(function)
     def run(*arguments, **options) -> None:
         try:
@@ -303,6 +307,44 @@ def push(
         _print_json({"repo": repo, "url": url})
     else:
         print(f"{'Proposed' if create_pr else 'Published'}: {url}")
+
+
+@functools.partial(command, name="push", group=space_app)
+def space_push(
+    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The Space on the Hub; made if it does not exist.")],
+    model: Annotated[
+        str | None, typer.Option(metavar="OWNER/MODEL", help="A model of the Hub to serve. [default: the embedded one]")
+    ] = None,
+    private: Annotated[
+        bool | None,
+        typer.Option("--private/--public", help="Who sees a Space that is made now. [default: the owner's setting]"),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(metavar="BRANCH", help="Push to this branch, made if need be. [default: main]")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Publish the page of this clone as a Space.
+
+    \b
+    python -m hub space push OWNER/cats-or-dogs
+    python -m hub space push OWNER/flowers-page --model OWNER/flowers --private
+
+    Log in with `hf auth login` or set HF_TOKEN first; the token must be allowed to write. What the page needs goes
+    up in one commit: its code, requirements.txt, README.md and the embedded model. With --model that stays here: the
+    Space's variable MODEL_ID names the other one, and README.md has the Hub fetch it when the Space is built.
+    Files of an earlier push that are no longer part of the page are deleted; files that others added stay.
+    """
+    from hub import space
+
+    _quiet_hub(json_)
+    url, files, todo = space.push(repo, model=model, private=private, revision=revision)
+    if json_:
+        _print_json({"repo": repo, "url": url, "files": files, "todo": todo})
+        return
+    print(f"Published: {url}, {len(files)} files.")
+    if todo:
+        print(todo)
 
 
 @command

@@ -10,14 +10,19 @@ import errno
 import hashlib
 import os
 import warnings
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hub import bundle
 from hub.errors import BundleError, StorageError, first_line
 from hub.files import sha256
 from hub.formats import FORMATS
 from hub.safety import climbs
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo, HfApi, ModelInfo
 
 FILES = {*bundle.RECORD, bundle.LABELS, *(name for chosen in FORMATS.values() for name in chosen.files)}
 RECORD = [*bundle.RECORD, f"{bundle.FIGURES}/*"]
@@ -50,7 +55,7 @@ def download(repo_id: str, *, files: list[str], revision: str | None = None, **o
     commit = unlisted = None
     if not options.get("local_files_only"):
         try:
-            commit = _look_at_list(repo_id, files, revision, options.get("token"))
+            commit = _look_at_list(repo_id, files, revision, options.get("token")).sha
         except errors.RevisionNotFoundError as error:
             raise _download_refusal(error, repo_id, revision) from error
         except BundleError:
@@ -68,8 +73,24 @@ def download(repo_id: str, *, files: list[str], revision: str | None = None, **o
     return folder
 
 
-def _look_at_list(repo_id: str, files: list[str], revision: str | None, token: str | bool | None) -> str:
-    """Return the commit of a repository whose list of files was looked at; nothing is fetched before that.
+def listing(
+    repo_id: str, files: list[str], *, revision: str | None = None, token: str | bool | None = None
+) -> ModelInfo:
+    """Return what the Hub says of a model, its list of files among it, without fetching any.
+
+    Raises:
+        BundleError: as for `download`.
+    """
+    try:
+        return _look_at_list(repo_id, files, revision, token)
+    except BundleError:
+        raise
+    except Exception as error:  # as for the download
+        raise _download_refusal(error, repo_id, revision) from error
+
+
+def _look_at_list(repo_id: str, files: list[str], revision: str | None, token: str | bool | None) -> ModelInfo:
+    """Return what the Hub says of a model whose list of files was looked at; nothing is fetched before that.
 
     Raises:
         BundleError: a name leads out of the folder, or the files that are wanted are too large together.
@@ -89,7 +110,7 @@ def _look_at_list(repo_id: str, files: list[str], revision: str | None, token: s
             f"{repo_id} would be {size / 1e9:.1f} GB to download, more than the {LARGEST / 1e9:.0f} GB that an image "
             "classifier may have; check the name."
         )
-    return info.sha
+    return info
 
 
 def _verify(folder: Path, repo_id: str) -> None:
@@ -143,7 +164,7 @@ def push(
         BundleError: the folder is no whole bundle, or the name, the card or the token is refused.
         StorageError: the upload did not finish; the repository is as it was.
     """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    from huggingface_hub import HfApi
 
     missing = [name for name in NEEDED if not (folder / name).is_file()]
     if missing:
@@ -151,26 +172,61 @@ def push(
     if create_pr and revision is not None:
         raise BundleError("A pull request goes to main; leave out either create_pr or revision.")
     api = HfApi(token=token)
-    try:
+    with pushing(repo_id):
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        if revision is not None and not revision.startswith("refs/"):  # refs/pr/N is there already
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
         files = {path.relative_to(folder).as_posix(): path for path in _members(folder)}
-        stale = [name for name in api.list_repo_files(repo_id, revision=revision) if _is_ours(name)]
-        operations = [CommitOperationDelete(name, is_folder=False) for name in stale if name not in files]
-        operations += [CommitOperationAdd(name, path) for name, path in files.items()]
-        with warnings.catch_warnings():  # predictions.parquet belongs to the model
-            warnings.filterwarnings("ignore", "It seems that you are about to commit a data file")
-            commit = api.create_commit(
-                repo_id,
-                operations,
-                commit_message=commit_message or "Upload an image classifier with its evidence",
-                revision=revision,
-                create_pr=create_pr,
-            )
-    except Exception as error:  # as for the download
-        raise _push_refusal(error, repo_id) from error
+        message = commit_message or "Upload an image classifier with its evidence"
+        commit = commit_files(api, repo_id, files, _is_ours, message, revision=revision, create_pr=create_pr)
     return commit.pr_url or commit.commit_url
+
+
+@contextmanager
+def pushing(repo_id: str, *, mend: str = "render it again") -> Iterator[None]:
+    """Turn what the client raises in the block into the refusal of a push; `mend` is the remedy for a refused card."""
+    try:
+        yield
+    except (BundleError, StorageError):
+        raise
+    except Exception as error:  # as for the download
+        raise _push_refusal(error, repo_id, mend) from error
+
+
+def commit_files(
+    api: HfApi,
+    repo_id: str,
+    files: dict[str, Path | bytes],
+    is_ours: Callable[[str], bool],
+    message: str,
+    *,
+    repo_type: str = "model",
+    revision: str | None = None,
+    create_pr: bool = False,
+) -> CommitInfo:
+    """Make a repository hold just these files of ours, in one commit; others beside them stay.
+
+    Args:
+        api: with the token.
+        repo_id: of a repository that exists.
+        files: what to upload, by the path it has there.
+        is_ours: whether a path of the repository is one that we write; such a file is deleted if it is not in `files`.
+        message: the commit's, one line.
+        repo_type: model or space.
+        revision: branch, made if need be, or refs/pr/N; None is main.
+        create_pr: propose the commit as a pull request.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    if revision is not None and not revision.startswith("refs/"):  # refs/pr/N is there already
+        api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
+    there = api.list_repo_files(repo_id, repo_type=repo_type, revision=revision)
+    stale = [name for name in there if is_ours(name) and name not in files]
+    operations = [CommitOperationDelete(name, is_folder=False) for name in stale]
+    operations += [CommitOperationAdd(name, content) for name, content in files.items()]
+    with warnings.catch_warnings():  # predictions.parquet belongs to the model
+        warnings.filterwarnings("ignore", "It seems that you are about to commit a data file")
+        return api.create_commit(
+            repo_id, operations, commit_message=message, repo_type=repo_type, revision=revision, create_pr=create_pr
+        )
 
 
 def check_access(repo_id: str, token: str | bool | None = None) -> None:
@@ -178,11 +234,9 @@ def check_access(repo_id: str, token: str | bool | None = None) -> None:
     from huggingface_hub import HfApi
     from huggingface_hub.utils import validate_repo_id
 
-    try:
+    with pushing(repo_id):
         validate_repo_id(repo_id)
         me = HfApi().whoami(token)
-    except Exception as error:
-        raise _push_refusal(error, repo_id) from error
     if me.get("auth", {}).get("accessToken", {}).get("role") == "read":
         raise BundleError(f"The token may only read, so {repo_id} cannot be pushed; make one that may write.")
     owners = [me["name"], *(group["name"] for group in me.get("orgs", []))]
@@ -225,7 +279,7 @@ def _download_refusal(error: Exception, repo_id: str, revision: str | None) -> B
     return BundleError(f"{repo_id} did not arrive whole from the Hub ({_reason(error)}); load it again.")
 
 
-def _push_refusal(error: Exception, repo_id: str) -> BundleError | StorageError:
+def _push_refusal(error: Exception, repo_id: str, mend: str) -> BundleError | StorageError:
     from huggingface_hub import errors
 
     status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
@@ -233,12 +287,17 @@ def _push_refusal(error: Exception, repo_id: str) -> BundleError | StorageError:
         return BundleError(f"{repo_id!r} is no name that the Hub takes ({first_line(error)}); give OWNER/NAME.")
     if isinstance(error, errors.LocalTokenNotFoundError) or status == 401:
         return BundleError(f"{repo_id} cannot be pushed without a valid token; {LOGIN} that may write.")
+    if status == 402:
+        return BundleError(
+            f"The Hub wants to be paid for {repo_id} ({_reason(error)}); subscribe, or make the Space on its page with "
+            "hardware that you pay for and push again."
+        )
     if status in (403, 404):
         return BundleError(
             f"The token may not write to {repo_id} ({_reason(error)}); use the owner's, with write role."
         )
     if type(error) is ValueError and "README.md" in str(error):
-        return BundleError(f"The Hub refuses the card of {repo_id} ({' '.join(str(error).split())}); render it again.")
+        return BundleError(f"The Hub refuses the card of {repo_id} ({' '.join(str(error).split())}); {mend}.")
     return StorageError(
         f"The push to {repo_id} failed ({_reason(error)}); try again: what has arrived is not sent twice."
     )

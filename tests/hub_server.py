@@ -1,11 +1,12 @@
-"""A small Hub: what an unmodified huggingface_hub client (2.x) asks for models, answered from memory.
+"""A small Hub: what an unmodified huggingface_hub client (2.x) asks for models and Spaces, answered from memory.
 
     with HubServer(folder) as hub:
         ...  # a process with HF_ENDPOINT=hub.url and HF_TOKEN=hf_writer pushes and pulls
 
-Repositories, branches, tags, pull requests, LFS and, where `folder` is given, Xet, whose content store is a folder
-that the client itself reads and writes (`local://`). Users: hf_writer may write to tester/, hf_reader only reads it.
-`hub.faults` makes requests fail, `hub.log` keeps what was asked.
+Repositories, branches, tags, pull requests, a Space's variables, LFS and, where `folder` is given, Xet, whose content
+store is a folder that the client itself reads and writes (`local://`). Users: hf_writer may write to tester/,
+hf_reader only reads it. `hub.faults` makes requests fail, `hub.log` keeps what was asked. In `hub.repos` the name of a
+Space begins with spaces/.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ OWNER = "tester"
 ROLES = {"hf_writer": "write", "hf_reader": "read"}
 LFS_SUFFIXES = (".keras", ".onnx", ".parquet", ".png")
 NAME = r"([\w.-]+/[\w.-]+)"
+PLACE = r"((?:spaces/)?[\w.-]+/[\w.-]+)"
+API = "/api/(model|space)s/NAME"
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,10 @@ class Commit:
 
 @dataclass
 class Repo:
-    """Branches, tags and pull requests of a model repository; every ref names one of its commits."""
+    """Branches, tags and pull requests of a model or Space; every ref names one of its commits."""
 
     private: bool = False
+    variables: dict[str, dict] = field(default_factory=dict)  # of a Space: {"value": …, "description": …}
     refs: dict[str, str] = field(default_factory=dict)
     commits: dict[str, Commit] = field(default_factory=dict)
 
@@ -134,7 +138,7 @@ class HubServer:
             raise Refusal(401 if role is None else 404, "RepoNotFound", "Repository not found")
         if write and role is None:
             raise Refusal(401, "", "Invalid username or password.")
-        if write and (role != "write" or not name.startswith(f"{OWNER}/")):
+        if write and (role != "write" or not name.removeprefix("spaces/").startswith(f"{OWNER}/")):
             raise Refusal(403, "", "You need a token with write permission for this repository")
         return found
 
@@ -150,29 +154,34 @@ class HubServer:
         """POST /api/repos/create; 409 names the repository that exists."""
         if role is None:
             raise Refusal(401, "", "Invalid username or password.")
-        name = f"{body.get('organization') or OWNER}/{body['name']}"
-        if role != "write" or not name.startswith(f"{OWNER}/"):
-            raise Refusal(403, "", f"You don't have the rights to create a model under {name.split('/')[0]}")
-        answer = {"url": f"{self.url}/{name}", "name": name, "id": name}
+        plain, kind = f"{body.get('organization') or OWNER}/{body['name']}", body.get("type", "model")
+        if role != "write" or not plain.startswith(f"{OWNER}/"):
+            raise Refusal(403, "", f"You don't have the rights to create a {kind} under {plain.split('/')[0]}")
+        if kind == "space" and not body.get("sdk"):
+            raise Refusal(400, "", "A Space needs an sdk")
+        name = key(kind, plain)
+        answer = {"url": f"{self.url}/{name}", "name": plain, "id": plain}
         with self._lock:
             if name in self.repos:
-                raise Refusal(409, "", "You already created this model repo", **answer)
+                raise Refusal(409, "", f"You already created this {kind} repo", **answer)
             self.repos[name] = Repo(private=body.get("visibility") == "private" or body.get("private") is True)
             rules = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LFS_SUFFIXES)
             self.repos[name].add("main", "initial commit", {".gitattributes": self.store(rules.encode())})
         return answer
 
     def validate_yaml(self, body: dict) -> dict:
-        """POST /api/validate-yaml: whether a card's front matter is YAML."""
+        """POST /api/validate-yaml: whether a card's front matter is YAML, and a Space's names what runs it."""
         front = re.match(r"---\n(.*?)\n---\n", body["content"], re.DOTALL)
         try:
-            yaml.safe_load(front[1] if front else "")
+            entries = yaml.safe_load(front[1] if front else "") or {}
         except yaml.YAMLError as error:
             raise Refusal(400, "", "bad card", errors=[{"message": str(error)}], warnings=[]) from error
+        if body.get("repoType") == "space" and entries.get("sdk") not in ("gradio", "docker", "static"):
+            raise Refusal(400, "", "bad card", errors=[{"message": '"sdk" must be one of them'}], warnings=[])
         return {"errors": [], "warnings": []}
 
     def preupload(self, repo: Repo, revision: str, body: dict) -> dict:
-        """POST /api/models/ID/preupload/REV: which files go to LFS, and what the repository has under their names."""
+        """POST /api/KIND/ID/preupload/REV: which files go to LFS, and what the repository has under their names."""
         present = repo.at(revision).files
         answers = []
         for file in body["files"]:
@@ -208,7 +217,7 @@ class HubServer:
         return {}
 
     def commit(self, name: str, repo: Repo, revision: str, lines: bytes, pull_request: bool) -> dict:
-        """POST /api/models/ID/commit/REV: all operations or none."""
+        """POST /api/KIND/ID/commit/REV: all operations or none."""
         with self._lock:
             files, message = dict(repo.at(revision).files), ""
             for line in lines.splitlines():
@@ -231,13 +240,14 @@ class HubServer:
         return {**answer, "pullRequestUrl": f"{self.url}/{name}/discussions/{number}"} if pull_request else answer
 
     def info(self, name: str, repo: Repo, revision: str, sizes: bool = False) -> dict:
-        """GET /api/models/ID/revision/REV, with ?blobs=true for the files' sizes."""
+        """GET /api/KIND/ID/revision/REV, with ?blobs=true for the files' sizes."""
         commit = repo.at(revision)
         siblings = [{"rfilename": path} | ({"size": file.size} if sizes else {}) for path, file in commit.files.items()]
-        return {"id": name, "modelId": name, "sha": commit.oid, "private": repo.private, "siblings": siblings}
+        plain = name.removeprefix("spaces/")
+        return {"id": plain, "modelId": plain, "sha": commit.oid, "private": repo.private, "siblings": siblings}
 
     def tree(self, repo: Repo, revision: str) -> list[dict]:
-        """GET /api/models/ID/tree/REV?recursive=true."""
+        """GET /api/KIND/ID/tree/REV?recursive=true."""
         entries = []
         for path, file in repo.at(revision).files.items():
             entry = {"type": "file", "path": path, "size": file.size, "oid": file.oid}
@@ -247,11 +257,19 @@ class HubServer:
         return entries
 
     def new_ref(self, repo: Repo, name: str, revision: str) -> dict:
-        """POST /api/models/ID/branch/NAME or …/tag/REV."""
+        """POST /api/KIND/ID/branch/NAME or …/tag/REV."""
         if name in repo.refs:
             raise Refusal(409, "", f"Reference already exists: {name}")
         repo.refs[name] = repo.at(revision).oid
         return {}
+
+    def variables(self, repo: Repo, method: str, body: dict | None) -> dict:
+        """GET, POST or DELETE /api/spaces/ID/variables; each answers all that there are."""
+        if method == "POST":
+            repo.variables[body["key"]] = {"value": body["value"], "description": body.get("description")}
+        elif method == "DELETE":
+            del repo.variables[body["key"]]
+        return repo.variables
 
     # ---- content
 
@@ -289,6 +307,11 @@ class HubServer:
         return found
 
 
+def key(kind: str, name: str) -> str:
+    """The name of a repository in `hub.repos`, and its path on the Hub."""
+    return f"spaces/{name}" if kind == "space" else name
+
+
 def _words(digest: bytes) -> str:
     """Hexadecimal digits of a hash that is stored as four little-endian 64-bit words."""
     return "".join(f"{word:016x}" for word in struct.unpack("<4Q", digest))
@@ -319,7 +342,7 @@ class Handler(BaseHTTPRequestHandler):
         except ConnectionError:
             self.close_connection = True  # the other side has gone
 
-    do_GET = do_HEAD = do_POST = do_PUT = _serve
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve
 
     def _route(self, path: str, body: bytes, fault: str | None) -> None:
         hub, command = self.hub, self.command
@@ -346,27 +369,32 @@ class Handler(BaseHTTPRequestHandler):
             return self._answer(hub.lfs_put(found[0], body))
         if asked("POST", "/lfs-verify") is not None:
             return self._answer(hub.lfs_verify(data()))
-        if found := asked("POST", "/NAME.git/info/lfs/objects/batch"):
+        if found := asked("POST", f"/{PLACE}.git/info/lfs/objects/batch"):
             hub.repo(found[0], role, write=True)
             return self._answer(hub.lfs_batch(data()))
-        if found := asked("POST", "/api/models/NAME/preupload/(.+)"):
-            return self._answer(hub.preupload(hub.repo(found[0], role, write=True), found[1], data()))
-        if found := asked("POST", "/api/models/NAME/commit/(.+)"):
-            repo = hub.repo(found[0], role, write=True)
-            return self._answer(hub.commit(found[0], repo, found[1], body, "create_pr" in query))
-        if found := asked("POST", "/api/models/NAME/branch/(.+)"):
-            repo = hub.repo(found[0], role, write=True)
-            return self._answer(hub.new_ref(repo, found[1], data().get("startingPoint", "main")))
-        if found := asked("POST", "/api/models/NAME/tag/(.+)"):
-            return self._answer(hub.new_ref(hub.repo(found[0], role, write=True), data()["tag"], found[1]))
-        if found := asked("GET", "/api/models/NAME/xet-(read|write)-token/(.+)"):
-            hub.repo(found[0], role, write=found[1] == "write")
+        if found := asked("POST", f"{API}/preupload/(.+)"):
+            return self._answer(hub.preupload(hub.repo(key(*found[:2]), role, write=True), found[2], data()))
+        if found := asked("POST", f"{API}/commit/(.+)"):
+            name = key(*found[:2])
+            repo = hub.repo(name, role, write=True)
+            return self._answer(hub.commit(name, repo, found[2], body, "create_pr" in query))
+        if found := asked("POST", f"{API}/branch/(.+)"):
+            repo = hub.repo(key(*found[:2]), role, write=True)
+            return self._answer(hub.new_ref(repo, found[2], data().get("startingPoint", "main")))
+        if found := asked("POST", f"{API}/tag/(.+)"):
+            return self._answer(hub.new_ref(hub.repo(key(*found[:2]), role, write=True), data()["tag"], found[2]))
+        if found := asked(command, "/api/spaces/NAME/variables"):
+            repo = hub.repo(key("space", found[0]), role, write=True)
+            return self._answer(hub.variables(repo, command, data() if body else None))
+        if found := asked("GET", f"{API}/xet-(read|write)-token/(.+)"):
+            hub.repo(key(*found[:2]), role, write=found[2] == "write")
             return self._xet_token()
-        if found := asked("GET", "/api/models/NAME/tree/(.+)"):
-            return self._answer(hub.tree(hub.repo(found[0], role), found[1]))
-        if found := asked("GET", "/api/models/NAME(?:/revision/(.+))?"):
-            return self._answer(hub.info(found[0], hub.repo(found[0], role), found[1] or "main", "blobs" in query))
-        if found := asked("GET", "/NAME/resolve/([^/]+)/(.+)") or asked("HEAD", "/NAME/resolve/([^/]+)/(.+)"):
+        if found := asked("GET", f"{API}/tree/(.+)"):
+            return self._answer(hub.tree(hub.repo(key(*found[:2]), role), found[2]))
+        if found := asked("GET", f"{API}(?:/revision/(.+))?"):
+            name = key(*found[:2])
+            return self._answer(hub.info(name, hub.repo(name, role), found[2] or "main", "blobs" in query))
+        if found := asked(command, f"/{PLACE}/resolve/([^/]+)/(.+)") if command in ("GET", "HEAD") else None:
             return self._resolve(found[0], hub.repo(found[0], role), *found[1:], fault)
         raise Refusal(404, "", f"Nothing here answers {command} {path}")
 
@@ -379,7 +407,8 @@ class Handler(BaseHTTPRequestHandler):
         headers = {"X-Repo-Commit": commit.oid, "ETag": f'"{file.sha256 or file.oid}"', "Accept-Ranges": "bytes"}
         content = self.hub.blobs.get(file.sha256 or file.oid)
         if file.xet:  # how a client is told to ask the content store
-            route = f"{self.hub.url}/api/models/{name}/xet-read-token/{commit.oid}"
+            place = name if name.startswith("spaces/") else f"models/{name}"
+            route = f"{self.hub.url}/api/{place}/xet-read-token/{commit.oid}"
             headers |= {"X-Xet-Hash": file.xet, "X-Xet-Refresh-Route": route}
         if content is None and self.command == "GET":
             raise Refusal(501, "", "This file came through Xet; ask for it there")
