@@ -27,7 +27,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -163,18 +163,25 @@ def text_of(path: str | os.PathLike) -> str:
 class Answer:
     """What came of one picture: a prediction, or why there is none."""
 
-    file: Path
+    file: Path  # as it was given
     prediction: Prediction | None
     error: str | None  # one sentence
 
 
-def answers(classifier: ImageClassifier, paths: Iterable[Path], *, progress: bool = False) -> Iterator[list[Answer]]:
+def answers(
+    classifier: ImageClassifier,
+    paths: Iterable[Path],
+    *,
+    progress: bool = False,
+    decode: Callable[[Path, int], np.ndarray] = to_tensor,
+) -> Iterator[list[Answer]]:
     """Answer for pictures, 32 at a time, while the next 32 are decoded by threads; never more are in memory.
 
     Args:
         classifier: what answers.
-        paths: as `find_pictures` returns them.
+        paths: as `find_pictures` returns them, or whatever else `decode` takes.
         progress: show a bar on standard error if that is a terminal.
+        decode: makes the uint8 tensor (size, size, 3) of a path and the size, or raises an ImageError; runs in threads.
     """
     from tqdm import tqdm
 
@@ -182,7 +189,7 @@ def answers(classifier: ImageClassifier, paths: Iterable[Path], *, progress: boo
     pool = ThreadPoolExecutor(DECODERS)
 
     def start(begin: int) -> list[Future]:
-        return [pool.submit(_tensor, path, classifier.image_size) for path in paths[begin : begin + BATCH]]
+        return [pool.submit(_tensor, decode, path, classifier.image_size) for path in paths[begin : begin + BATCH]]
 
     try:
         with tqdm(total=len(paths), unit="picture", disable=None if progress else True) as bar:
@@ -196,9 +203,9 @@ def answers(classifier: ImageClassifier, paths: Iterable[Path], *, progress: boo
         pool.shutdown(cancel_futures=True)
 
 
-def _tensor(path: Path, size: int) -> np.ndarray | ImageError:
+def _tensor(decode: Callable[[Path, int], np.ndarray], path: Path, size: int) -> np.ndarray | ImageError:
     try:
-        return to_tensor(path, size)
+        return decode(path, size)
     except ImageError as error:
         return error.with_traceback(None)  # a traceback keeps the picture's bytes
 
@@ -377,17 +384,10 @@ class _Lines(_Table):
 
 class _Csv(_Table):
     def head(self) -> bytes:
-        return self._text([self.names])
+        return csv_line(self.names).encode()
 
     def lines(self, rows: list[dict]) -> bytes:
-        cells = ((values[name] for name in self.names) for values in rows)
-        return self._text([[json.dumps(cell) if isinstance(cell, list) else cell for cell in line] for line in cells])
-
-    @staticmethod
-    def _text(rows: list[list]) -> bytes:
-        text = io.StringIO()
-        csv.writer(text).writerows(rows)  # floats by repr, which is exact
-        return text.getvalue().encode()
+        return "".join(csv_line([values[name] for name in self.names]) for values in rows).encode()
 
 
 class _Parquet(_Table):
@@ -439,6 +439,13 @@ def _schema(names: list[str]) -> pa.Schema:
     kinds = {name: pa.string() for name in ("file", "label", "error")}
     kinds |= {"logits": numbers, "evidence": pa.list_(pa.list_(numbers))}
     return pa.schema([(name, kinds.get(name, pa.float32())) for name in names])
+
+
+def csv_line(cells: list) -> str:
+    """Return cells as a line of CSV, with its end; lists as JSON text."""
+    text = io.StringIO()
+    csv.writer(text).writerow([json.dumps(cell) if isinstance(cell, list) else cell for cell in cells])
+    return text.getvalue()  # floats by repr, which is exact
 
 
 def json_line(values: dict) -> str:

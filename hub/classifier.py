@@ -120,6 +120,11 @@ class ImageClassifier:
         return classifier
 
     @property
+    def revision(self) -> str | None:
+        """The commit that a model of the Hub was loaded at; None for a folder and for a model just made."""
+        return self.folder.name if self._download else None
+
+    @property
     def evidence_scale(self) -> float | None:
         """The value in logits at which a shown map has its full colour, the same for every photo."""
         return self.config.get("evidence", {}).get("scale")

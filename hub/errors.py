@@ -5,6 +5,14 @@ class ImageError(ValueError):
     """A picture that cannot be, or must not be, decoded."""
 
 
+class UnsupportedImageError(ImageError):
+    """A file that is whole, but no picture of a kind that is read: text, a PDF, an SVG drawing, TIFF."""
+
+
+class ImageTooLargeError(ImageError):
+    """A picture of more pixels, or a file of more bytes, than may be decoded."""
+
+
 class BundleError(ValueError):
     """A folder or repository that is not a usable model bundle."""
 

@@ -89,12 +89,17 @@ def overlay(image: Image.Image, values: np.ndarray, scale: float, opacity: float
         opacity: 0 (photo only) to 1 (the strongest cells hide the photo).
         signed: False shows only what is positive.
     """
-    share = _share(upsample(values if signed else np.maximum(values, 0), (image.height, image.width)), scale)
-    cover = np.rint(np.float32(255 * opacity) * np.abs(share)).astype(np.uint8)
+    _check_scale(scale)
+    full = 255 * opacity
+    # Before it is enlarged the map is small, and enlarging is linear; only where to stop is known afterwards.
+    cells = np.asarray(values if signed else np.maximum(values, 0), np.float32) * np.float32(full / scale)
+    cover = upsample(cells, (image.height, image.width))
     shown = image.copy() if image.mode == "RGB" else image.convert("RGB")
     # Pillow lays a colour on through a mask several times as fast as NumPy mixes three bands, to within 1 of 255.
-    for rgb, side in ((POSITIVE, share > 0), (NEGATIVE, share < 0)):
-        shown.paste(rgb, mask=Image.fromarray(cover * side))
+    for rgb, side in ((POSITIVE, cover), (NEGATIVE, -cover)):
+        mask = (np.clip(side, 0, full) + np.float32(0.5)).astype(np.uint8)
+        if mask.any():
+            shown.paste(Image.new("RGB", shown.size, rgb), mask=Image.fromarray(mask))
     return shown
 
 
@@ -116,11 +121,15 @@ def layer(values: np.ndarray, size: tuple[int, int], scale: float, signed: bool 
 
 def _share(values: np.ndarray, scale: float) -> np.ndarray:
     """Return values as shares of the scale, -1 to 1."""
-    if not scale > 0:
-        raise ValueError(f"The scale {scale} is not positive; use the model's evidence_scale.")
+    _check_scale(scale)
     return np.clip(np.asarray(values, dtype=np.float32) / np.float32(scale), -1, 1)
 
 
 def _covers(share: np.ndarray) -> np.ndarray:
     """Return the colour (..., 3) that a share's sign chooses."""
     return np.where(share[..., None] > 0, np.float32(POSITIVE), np.float32(NEGATIVE))
+
+
+def _check_scale(scale: float) -> None:
+    if not scale > 0:
+        raise ValueError(f"The scale {scale} is not positive; use the model's evidence_scale.")

@@ -32,11 +32,15 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from hub.errors import ImageError
+from hub.errors import ImageError, ImageTooLargeError, UnsupportedImageError
 
 MAX_PIXELS = 40_000_000
 # Phones make 50 megapixels, and only JPEG can be decoded at reduced scale.
 MAX_JPEG_PIXELS = 64_000_000
+# JPEG's own longest side. Pillow keeps an address for each row: 40 million rows of one pixel are 320 MB of them.
+MAX_SIDE = 65_535
+# From here on pictures are decoded one at a time, whoever asks: up to 0.5 GB each. A phone's 12 megapixels are not.
+LARGE_PIXELS = 16_000_000
 # 40 megapixels of 16-bit RGBA are 320 MB even when nothing is compressed.
 MAX_BYTES = 400_000_000
 # Encoders write about ten scans; thousands of them in a small file keep a decoder busy for minutes.
@@ -82,14 +86,16 @@ _FORMATS = {"JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "AVIF", "HEIF"}  # Pillo
 
 # Two threads may hold the same lazily opened PIL picture: its file has one position.
 _lazy_file = threading.Lock()
+# Held from before a large picture is decoded until its pixels are where they are wanted.
+_large = threading.Lock()
 
 
 class _Refusal(Exception):
     """What is wrong with a picture and what to do about it; the caller adds the name."""
 
-    def __init__(self, problem: str, remedy: str = _SAVE_AGAIN):
+    def __init__(self, problem: str, remedy: str = _SAVE_AGAIN, error: type[ImageError] = ImageError):
         super().__init__(problem, remedy)
-        self.sentence = f"{problem}; {remedy}."
+        self.sentence, self.error = f"{problem}; {remedy}.", error
 
 
 def open_image(source, *, size: int | None = None) -> Image.Image:
@@ -102,9 +108,11 @@ def open_image(source, *, size: int | None = None) -> Image.Image:
             reduced scale, so the result can be smaller than the file says.
 
     Raises:
-        ImageError: one sentence that names the file and the remedy.
+        ImageError: one sentence that names the file and the remedy; as UnsupportedImageError where the file is no
+            picture of these kinds, as ImageTooLargeError where it is too large.
     """
-    return _open(source, size)[0]
+    with contextlib.ExitStack() as turn:
+        return _open(source, size, turn)[0]
 
 
 def to_tensor(source, size: int) -> np.ndarray:
@@ -115,8 +123,69 @@ def to_tensor(source, size: int) -> np.ndarray:
     Raises:
         ImageError: one sentence that names the file and the remedy.
     """
-    picture, box = _open(source, size)
+    with contextlib.ExitStack() as turn:
+        return _squashed(*_open(source, size, turn), size)
+
+
+def to_tensor_and_picture(source, size: int, side: int) -> tuple[np.ndarray, Image.Image]:
+    """Return the tensor of `to_tensor`, and the picture itself to look at: from one decode, but for small tensors.
+
+    Args:
+        source: see `open_image`.
+        size: the tensor's side in pixels.
+        side: the picture's longer side is at most so many pixels; it is smaller only where the picture is.
+
+    Returns:
+        uint8 (size, size, 3), and the picture upright in RGB.
+
+    Raises:
+        ImageError: as `open_image`.
+    """
+    with contextlib.ExitStack() as turn:
+        start = source.tell() if hasattr(source, "seek") and not isinstance(source, Image.Image) else None
+        picture, box = _open(source, size, turn)
+        if box is not None and max(picture.size) < side:  # reduced as far as a small tensor allows
+            tensor = _squashed(picture, box, size)
+            if start is not None:
+                source.seek(start)
+            return tensor, to_tensor_and_picture(source, -(-side // DRAFT_MARGIN), side)[1]
+        width, height = (picture.width, picture.height) if box is None else (box[2] - box[0], box[3] - box[1])
+        scale = min(1, side / max(width, height))
+        shown = (max(1, round(width * scale)), max(1, round(height * scale)))
+        if shown == picture.size:  # neither to be made smaller nor to be cut
+            return _squashed(picture, box, size), picture
+        # The gap: first by a whole number, fast, and then by the rest; no eye sees a difference from 2 on.
+        small = picture.resize(shown, Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
+        return _squashed(picture, box, size), small
+
+
+def _squashed(picture: Image.Image, box: tuple[float, ...] | None, size: int) -> np.ndarray:
     return np.array(picture.resize((size, size), Image.Resampling.BILINEAR, box=box))
+
+
+def declared_pixels(data: bytes) -> int:
+    """Return how many pixels a file says it has, without decoding any; 0 where it does not say.
+
+    It tells large pictures from small ones before there is time for them; whether it is true, decoding shows.
+    """
+    try:
+        if data.startswith(b"\xff\xd8\xff"):
+            frames = (data[start + 5 : start + 9] for marker, start, _ in _jpeg_segments(data) if _is_frame(marker))
+            width, height = struct.unpack(">HH", next(frames))
+        elif data.startswith(b"\x89PNG\r\n\x1a\n"):
+            width, height = struct.unpack_from(">II", data, 16)
+        elif data.startswith((b"GIF87a", b"GIF89a")):
+            width, height = struct.unpack_from("<HH", data, 6)
+        elif data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+            width, height = _webp_size(data)
+        elif data.startswith(b"BM"):
+            width, height = struct.unpack_from("<ii", data, 18)
+        else:  # the largest of an AVIF's or HEIC's items
+            sizes = [struct.unpack_from(">II", data, found.end()) for found in re.finditer(b"ispe\0\0\0\0", data)]
+            width, height = max(sizes, key=lambda size: size[0] * size[1])
+    except (_Refusal, struct.error, ValueError, IndexError, StopIteration):
+        return 0
+    return abs(width * height)
 
 
 def pixel_hash(image: Image.Image) -> str:
@@ -136,15 +205,19 @@ def pixel_hash(image: Image.Image) -> str:
     return digest.hexdigest()
 
 
-def _open(source, size: int | None) -> tuple[Image.Image, tuple[float, ...] | None]:
-    """Return the upright RGB picture and, where it was decoded at reduced scale, the box it fills."""
+def _open(source, size: int | None, turn: contextlib.ExitStack) -> tuple[Image.Image, tuple[float, ...] | None]:
+    """Return the upright RGB picture and, where it was decoded at reduced scale, the box it fills.
+
+    A large picture waits for its turn, which lasts until `turn` is closed.
+    """
     try:
-        picture, orientation, box = _decode(source, size)
+        picture, orientation, box = _decode(source, size, turn)
         return _upright(_to_rgb(picture), orientation, box)
     except _Refusal as refusal:
-        raise ImageError(f"{_name(source)} {refusal.sentence}") from refusal.__cause__
+        raise refusal.error(f"{_name(source)} {refusal.sentence}") from refusal.__cause__
     except MemoryError as error:
-        raise ImageError(f"{_name(source)} does not fit into memory; make it smaller and try again.") from error
+        message = f"{_name(source)} does not fit into memory; make it smaller and try again."
+        raise ImageTooLargeError(message) from error
     except Exception as error:  # Pillow's plug-ins raise almost anything on damaged data.
         problem = "is cut short" if "truncated" in str(error).lower() else "is damaged and cannot be read"
         raise ImageError(f"{_name(source)} {problem}; {_COPY_AGAIN}.") from error
@@ -168,7 +241,7 @@ def _name(source) -> str:
     return name or "The picture"
 
 
-def _decode(source, size: int | None) -> tuple[Image.Image, int, tuple[float, ...] | None]:
+def _decode(source, size: int | None, turn: contextlib.ExitStack) -> tuple[Image.Image, int, tuple[float, ...] | None]:
     """Return the decoded picture in any mode, its EXIF orientation (1-8) and its box as `_open` does."""
     if isinstance(source, np.ndarray):
         return _from_array(source), 1, None
@@ -178,6 +251,8 @@ def _decode(source, size: int | None) -> tuple[Image.Image, int, tuple[float, ..
             return _from_pil(source), _exif_orientation(source.info.get("exif")), None
     else:
         data = _bytes(source)
+    if declared_pixels(data) > LARGE_PIXELS:
+        turn.enter_context(_large)
     return _from_bytes(data, size)
 
 
@@ -315,7 +390,7 @@ def _from_bytes(data: bytes, size: int | None) -> tuple[Image.Image, int, tuple[
         return _from_bmp(data), 1, None
     if data[4:8] == b"ftyp":
         return *_from_isobmff(data), None
-    raise _Refusal(_what_else(data))
+    raise _unsupported(_what_else(data))
 
 
 def _what_else(data: bytes) -> str:
@@ -349,10 +424,9 @@ def _check_size(width: int, height: int, limit: int = MAX_PIXELS) -> None:
     if width < 1 or height < 1:
         raise _Refusal(f"measures {width} x {height} pixels", "pass a picture of at least one pixel")
     if width * height > limit:
-        raise _Refusal(
-            f"measures {width} x {height} pixels, more than {limit // 10**6} megapixels",
-            "make it smaller and try again",
-        )
+        raise _too_large(f"measures {width} x {height} pixels, more than {limit // 10**6} megapixels")
+    if max(width, height) > MAX_SIDE:
+        raise _too_large(f"measures {width} x {height} pixels, more than {MAX_SIDE:,} along one side")
 
 
 def _loaded(image: ImageFile.ImageFile, limit: int = MAX_PIXELS) -> ImageFile.ImageFile:
@@ -363,7 +437,15 @@ def _loaded(image: ImageFile.ImageFile, limit: int = MAX_PIXELS) -> ImageFile.Im
 
 
 def _too_big() -> _Refusal:
-    return _Refusal(f"is larger than {MAX_BYTES // 10**6} MB", "make it smaller and try again")
+    return _too_large(f"is larger than {MAX_BYTES // 10**6} MB")
+
+
+def _too_large(problem: str) -> _Refusal:
+    return _Refusal(problem, "make it smaller and try again", ImageTooLargeError)
+
+
+def _unsupported(problem: str, remedy: str = _SAVE_AGAIN) -> _Refusal:
+    return _Refusal(problem, remedy, UnsupportedImageError)
 
 
 def _closed() -> _Refusal:
@@ -414,7 +496,7 @@ def _from_jpeg(data: bytes, size: int | None) -> tuple[Image.Image, int, tuple[f
         if marker == 0xDA:
             scan = start
             break
-        if marker in range(0xC0, 0xD0) and marker not in (0xC4, 0xC8, 0xCC) and len(segment) >= 6:
+        if _is_frame(marker) and len(segment) >= 6:
             height, width = struct.unpack_from(">HH", segment, 1)
             _check_size(width, height, MAX_JPEG_PIXELS)
         if marker == 0xE1 and segment.startswith(b"Exif\0\0") and exif is None:
@@ -435,6 +517,11 @@ def _from_jpeg(data: bytes, size: int | None) -> tuple[Image.Image, int, tuple[f
         if longer.tobytes() != image.tobytes():
             raise _cut_short()
     return image, _exif_orientation(exif), box
+
+
+def _is_frame(marker: int) -> bool:
+    """Tell whether a segment is a frame header, which says the size."""
+    return marker in range(0xC0, 0xD0) and marker not in (0xC4, 0xC8, 0xCC)
 
 
 # With restart markers, so that some of it is taken up wherever a decoder stands.
@@ -629,7 +716,8 @@ def _from_webp(data: bytes) -> tuple[Image.Image, int]:
         raise _cut_short()
     _check_size(*_webp_size(data))
     image = _loaded(WebPImagePlugin.WebPImageFile(io.BytesIO(data)))
-    return image, _exif_orientation(image.info.get("exif"))
+    # The plug-in's picture keeps its decoder, which keeps two more of the same size; a copy lets them go.
+    return image.copy(), _exif_orientation(image.info.get("exif"))
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
@@ -652,7 +740,7 @@ def _from_bmp(data: bytes) -> Image.Image:
     _check_size(*image.size)
     decoder, _, offset, arguments = image.tile[0]
     if decoder != "raw":  # Pillow unpacks run lengths in Python: minutes for a big picture
-        raise _Refusal("is a compressed BMP")
+        raise _unsupported("is a compressed BMP")
     if offset + arguments[1] * image.height > len(data):
         raise _cut_short()
     _loaded(image)
@@ -675,10 +763,12 @@ def _from_isobmff(data: bytes) -> tuple[Image.Image, int]:
         image = AvifImagePlugin.AvifImageFile(io.BytesIO(_EXIF_ITEM.sub(rb"\1none", data)))
     elif brands & _HEIC_BRANDS:
         if "HEIF" not in Image.OPEN:
-            raise _Refusal("is a HEIC picture, which needs the plug-in pillow-heif", "save it as JPEG and try again")
+            raise _unsupported(
+                "is a HEIC picture, which needs the plug-in pillow-heif", "save it as JPEG and try again"
+            )
         image = Image.OPEN["HEIF"][0](io.BytesIO(data), "")
     else:
-        raise _Refusal("is a video or another container that is no picture")
+        raise _unsupported("is a video or another container that is no picture")
     return _loaded(image), _exif_orientation(image.info.get("exif"))
 
 
@@ -758,7 +848,8 @@ def _on_white(image: Image.Image) -> Image.Image:
     """Composite a picture on white and return it in RGB."""
     if image.mode == "La":
         image = image.convert("LA")
-    image = image.convert("RGBA")
+    if image.mode != "RGBA":
+        image = image.convert("RGBA")
     white = Image.new("RGB", image.size, "white")
     white.paste(image, mask=image.getchannel("A"))
     return white

@@ -18,8 +18,21 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageFile, ImageOps
 
-from hub.errors import ImageError
-from hub.images import MAX_BYTES, MAX_JPEG_PIXELS, MAX_JPEG_SCANS, MAX_PIXELS, open_image, pixel_hash, to_tensor
+from hub import images
+from hub.errors import ImageError, ImageTooLargeError, UnsupportedImageError
+from hub.images import (
+    LARGE_PIXELS,
+    MAX_BYTES,
+    MAX_JPEG_PIXELS,
+    MAX_JPEG_SCANS,
+    MAX_PIXELS,
+    MAX_SIDE,
+    declared_pixels,
+    open_image,
+    pixel_hash,
+    to_tensor,
+    to_tensor_and_picture,
+)
 from tests.pictures import chunk, detailed, encode, exif, png, quarters, scene, without_segments
 
 SCENE = scene()
@@ -591,6 +604,32 @@ def test_hidden_sizes_are_refused():
     assert "megapixels" in refusal(_gif((6, 4), (0, 0, 5, 3)).replace(b"\x2c\0\0\0\0", b"\x2c\xff\xff\xff\xff"))
 
 
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        (b"some words", UnsupportedImageError),
+        (b"%PDF-1.7", UnsupportedImageError),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40), UnsupportedImageError),
+        (b"\0\0\0\x18ftypisom\0\0\0\0isommp42" + bytes(40), UnsupportedImageError),
+        (_resized_header("PNG", 6400, 6400), ImageTooLargeError),
+        (_resized_header("PNG", 1, MAX_SIDE + 1), ImageTooLargeError),
+        (_resized_header("PNG", 0, 8), ImageError),
+        (encode(SCENE, "JPEG")[:500], ImageError),
+        (b"", ImageError),
+    ],
+)
+def test_the_kind_of_a_refusal(file, kind):
+    with pytest.raises(ImageError) as caught:
+        open_image(file)
+    assert caught.type is kind
+
+
+def test_a_side_has_its_limit_too():
+    """Forty million rows of one pixel are within the megapixels, and cost 320 MB in addresses alone."""
+    assert "65,535 along one side" in refusal(_resized_header("PNG", 1, 40_000_000))
+    assert open_image(encode(Image.new("1", (1, MAX_SIDE)), "PNG")).size == (1, MAX_SIDE)
+
+
 def test_limits_are_inclusive():
     """40 megapixels of PNG are read, 50 and 64 of JPEG too; one more column is not."""
     assert to_tensor(encode(Image.new("1", (8000, 5000), 1), "PNG"), 8).min() == 255
@@ -764,6 +803,51 @@ def test_reduced_scale_on_the_worst_pictures(photo):
         assert difference(to_tensor(file, 224), full) < 2
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("side", [64, 300, 2000])
+def test_the_picture_comes_with_its_tensor(kind, orientation, side):
+    """The same tensor bit for bit; the picture upright, no larger than asked, and of the whole photo."""
+    file = encode(ORIENTED[orientation](scene(1001, 795)), kind, exif=exif(orientation), quality=95, subsampling=0)
+    tensor, picture = to_tensor_and_picture(file, 32, side)
+    assert np.array_equal(tensor, to_tensor(file, 32))
+    width = min(side, 1001)  # although a JPEG is decoded at a quarter for so small a tensor
+    assert (picture.mode, picture.size) == ("RGB", (width, round(width * 795 / 1001)))
+    whole = open_image(file).resize(picture.size, Image.Resampling.BILINEAR)
+    assert difference(picture, whole) < 1.5
+
+
+def test_a_very_long_picture_keeps_a_pixel():
+    tensor, picture = to_tensor_and_picture(encode(Image.new("RGB", (5000, 2), "red"), "PNG"), 16, 100)
+    assert picture.size == (100, 1)
+    assert (tensor == [255, 0, 0]).all()
+
+
+# ---------------------------------------------------------------- large pictures, one at a time
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_file_says_how_many_pixels_it_has(kind):
+    assert declared_pixels(FILES[kind]) == SCENE.width * SCENE.height
+    assert declared_pixels(FILES[kind][:8]) == 0
+
+
+def test_large_pictures_wait_for_each_other_and_small_ones_for_none():
+    large = encode(Image.new("1", (5000, 4000)), "PNG")
+    assert LARGE_PIXELS < 5000 * 4000
+    with ThreadPoolExecutor(2) as pool:
+        with images._large:  # as if another one were being decoded
+            waiting = [pool.submit(to_tensor, large, 8), pool.submit(to_tensor_and_picture, large, 8, 8)]
+            assert to_tensor(FILES["png"], 8).any()
+            assert not any(future.done() for future in waiting)
+        tensors = [waiting[0].result(), waiting[1].result()[0]]
+    assert not np.any(tensors)
+    assert not images._large.locked()
+    with pytest.raises(ImageError):
+        open_image(large[:-100])
+    assert not images._large.locked()  # a refused one lets the next in, too
+
+
 # ---------------------------------------------------------------- the hash
 
 
@@ -829,3 +913,15 @@ def test_a_pil_picture_of_another_format_is_read_whether_or_not_its_pixels_were_
     loaded.load()
     assert np.array_equal(to_tensor(lazy, 16), to_tensor(SCENE, 16))
     assert np.array_equal(to_tensor(loaded, 16), to_tensor(SCENE, 16))
+
+
+@pytest.mark.parametrize("kind", ["path", "stream", "bytes"])
+def test_a_small_tensor_leaves_the_picture_large(tmp_path, kind):
+    """A JPEG may be decoded at an eighth of its scale for 28 pixels; nobody wants to look at that."""
+    path = tmp_path / "photo.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (900, 1200, 3), np.uint8)).save(path)
+    source = {"path": path, "stream": io.BytesIO(path.read_bytes()), "bytes": path.read_bytes()}[kind]
+    tensor, picture = images.to_tensor_and_picture(source, 28, 512)
+    np.testing.assert_array_equal(tensor, images.to_tensor(path, 28))
+    assert picture.size == (512, 384)
+    assert images.to_tensor_and_picture(path, 28, 2000)[1].size == (1200, 900)
