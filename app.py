@@ -11,25 +11,44 @@ import argparse
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 from hub import ImageClassifier
 from space import guards
-from space.page import build, serve
+from space.offer import Offer
+from space.page import build
 from space.samples import samples_for
+from space.server import application, serving
 
 
 def options(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
+    """Read the command line; a Space sets the environment variables named here."""
     parser = argparse.ArgumentParser(description="Open the page that answers a picture with evidence.")
     parser.add_argument(
         "--model",
         default=os.environ.get("MODEL_ID") or None,
         help="a bundle's folder or a model on the Hub (default: $MODEL_ID, or else the embedded model)",
     )
+    parser.add_argument(
+        "--compare",
+        metavar="MODEL",
+        default=os.environ.get("COMPARE_ID") or None,
+        help="a second model, folder or Hub name, to see beside the first (default: $COMPARE_ID)",
+    )
     parser.add_argument("--samples", type=Path, metavar="FOLDER", help="more pictures to click on")
-    parser.add_argument("--host", help="address to listen on (default: this machine only)")
-    parser.add_argument("--port", type=int, help="port to listen on (default: 7860, or the next free one)")
+    parser.add_argument("--photos", type=Path, metavar="FOLDER", help="the photos that the model was measured on")
+    parser.add_argument(
+        "--host",
+        default=os.environ.get("GRADIO_SERVER_NAME") or None,
+        help="address to listen on (default: $GRADIO_SERVER_NAME, or else this machine only)",
+    )
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=os.environ.get("GRADIO_SERVER_PORT") or None,
+        help="port to listen on (default: $GRADIO_SERVER_PORT, or else 7860 or the next free one)",
+    )
     return parser.parse_args(arguments)
 
 
@@ -39,10 +58,18 @@ def main(arguments: list[str] | None = None) -> None:
     # A container is stopped with SIGTERM: leave as with Ctrl-C, so that visitors' pictures are deleted.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        classifier = ImageClassifier.from_pretrained(chosen.model)
-        pictures = samples_for(chosen.samples)
-        with guards.upload_folder():
-            serve(build(classifier, pictures), host=chosen.host, port=chosen.port)
+        offer = Offer(
+            ImageClassifier.from_pretrained(chosen.model),
+            other=ImageClassifier.from_pretrained(chosen.compare) if chosen.compare else None,
+            samples=samples_for(chosen.samples),
+            photos=chosen.photos,
+        )
+        with (
+            guards.upload_folder(),
+            serving(application(build(offer), offer), host=chosen.host, port=chosen.port) as address,
+        ):
+            print(f"The page is open at {address}", flush=True)
+            threading.Event().wait()
     except (ValueError, OSError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:

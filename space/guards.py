@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +15,9 @@ import gradio as gr
 from gradio import processing_utils
 from gradio.utils import get_upload_folder
 
-MAX_FILE_SIZE = "32mb"  # a 64-megapixel JPEG of a phone has about 25
+from space import visits
+
+MAX_FILE_SIZE = 32 * 2**20  # bytes; a 64-megapixel JPEG of a phone has about 25 MB
 MAX_WAITING = 32  # pictures in the queue; the next visitor is told to come back
 SESSIONS = 200  # answers held in memory, about 0.2 MB each
 DELETE_EVERY, DELETE_AFTER = 600, 1800  # seconds; so no picture is kept for an hour
@@ -36,6 +41,27 @@ def _path(payload) -> str | None:
     return None if payload is None else str(uploaded(payload.path))
 
 
+def files(**options) -> gr.File:
+    """Return a component for many files that hands over [(path, name)], or None where there are none.
+
+    Each path is that of an uploaded file, as for `photo`; each name what the visitor's browser called the file.
+    """
+    component = gr.File(file_count="multiple", **options)
+    component.preprocess = _paths
+    return component
+
+
+def _paths(payload) -> list[tuple[Path, str]] | None:
+    """Return the paths of the uploaded files and their names, from which a browser's folders are taken off."""
+    if payload is None:
+        return None
+    return [(uploaded(file.path), _last_part(file.orig_name) or Path(file.path).name) for file in payload.root]
+
+
+def _last_part(name: str | None) -> str:
+    return (name or "").replace("\\", "/").rstrip("/").rpartition("/")[2]
+
+
 def uploaded(path: str | None) -> Path:
     """Return the real path of an uploaded file.
 
@@ -49,6 +75,7 @@ def uploaded(path: str | None) -> Path:
         allowed = False
     if not allowed:
         raise gr.Error("This picture is no longer here; upload it again.", print_exception=False)
+    visits.remember(real)
     return real
 
 
@@ -61,13 +88,31 @@ def upload_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="uploads-", ignore_cleanup_errors=True) as folder:
         before = os.environ.get("GRADIO_TEMP_DIR")
         os.environ["GRADIO_TEMP_DIR"] = folder
+        stop = threading.Event()
+        threading.Thread(target=visits.sweep_until, args=(stop, DELETE_EVERY, DELETE_AFTER), daemon=True).start()
         try:
             yield Path(folder)
         finally:
+            stop.set()
             if before is None:
                 del os.environ["GRADIO_TEMP_DIR"]
             else:
                 os.environ["GRADIO_TEMP_DIR"] = before
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # as in malloc.h
+
+
+def return_memory() -> None:
+    """Have the C library give the memory of a decoded picture back to the system at once (Linux with glibc).
+
+    By default it keeps an arena for each of Gradio's forty threads, and after the first large block that is freed it
+    keeps the next ones too.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        for parameter, value in ((M_ARENA_MAX, 2), (M_MMAP_THRESHOLD, 2**20), (M_TRIM_THRESHOLD, 2**20)):
+            mallopt(parameter, value)
 
 
 def stay_home() -> None:

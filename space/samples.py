@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import base64
 import importlib.util
 import io
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from markupsafe import Markup
 from PIL import ImageOps
 
 from hub.errors import DataError, ImageError
 from hub.images import open_image
-from space.words import escape
+from space.html import data_url
+from space.languages import Say
 
 MOST = 24  # more would push the answer off a phone's screen
-THUMBNAIL = 224  # pixels, about twice the size on the page, for sharp screens
+THUMBNAIL = 160  # pixels, more than its size on the page, for sharp screens
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".avif", ".bmp"}
 
-# Package, its file, caption. scikit-image is not among the Space's packages; where it is, its cat is too.
+# Package, its file, the name of its caption in languages/samples.json. scikit-image is not among the Space's
+# packages; where it is, its cat is too.
 INSTALLED = (
-    ("skimage", "data/chelsea.png", "Cat"),
-    ("gradio", "media_assets/images/cheetah.jpg", "Cheetah"),
-    ("gradio", "media_assets/images/lion.jpg", "Lion"),
-    ("gradio", "media_assets/images/tower.jpg", "Tower"),
+    ("skimage", "data/chelsea.png", "cat"),
+    ("gradio", "media_assets/images/cheetah.jpg", "cheetah"),
+    ("gradio", "media_assets/images/lion.jpg", "lion"),
+    ("gradio", "media_assets/images/tower.jpg", "tower"),
 )
 
 
@@ -33,8 +35,13 @@ class Sample:
     """One picture to click on."""
 
     path: Path
-    caption: str
+    name: str  # of its caption in languages/samples.json, or, from a folder, the caption itself
     thumbnail: bytes  # JPEG, square
+    known: bool = False  # whether its caption is in languages/samples.json
+
+    def caption(self, say: Say) -> Markup:
+        """Return what stands below it (HTML)."""
+        return say(f"samples.{self.name}") if self.known else say.text(self.name)
 
 
 def samples_for(folder: Path | None = None) -> list[Sample]:
@@ -45,8 +52,9 @@ def samples_for(folder: Path | None = None) -> list[Sample]:
     Raises:
         DataError: `folder` is not a folder.
     """
-    found = [*_in_folder(folder), *_installed()] if folder else _installed()
-    return [sample for path, caption in found if (sample := _sample(path, caption))]
+    found = [(path, name, False) for path, name in _in_folder(folder)] if folder else []
+    found += [(path, name, True) for path, name in _installed()]
+    return [sample for path, name, known in found if (sample := _sample(path, name, known))]
 
 
 def _in_folder(folder: Path) -> list[tuple[Path, str]]:
@@ -72,22 +80,21 @@ def _installed() -> list[tuple[Path, str]]:
     return found
 
 
-def _sample(path: Path, caption: str) -> Sample | None:
+def _sample(path: Path, name: str, known: bool) -> Sample | None:
     try:
         picture = open_image(path, size=THUMBNAIL)
     except ImageError as error:
         print(f"Left out of the samples: {error}", file=sys.stderr)
         return None
     data = io.BytesIO()
-    ImageOps.fit(picture, (THUMBNAIL, THUMBNAIL)).save(data, "JPEG", quality=80)
-    return Sample(path.resolve(), caption, data.getvalue())
+    ImageOps.fit(picture, (THUMBNAIL, THUMBNAIL)).save(data, "JPEG", quality=75)
+    return Sample(path.resolve(), name, data.getvalue(), known)
 
 
-def buttons(samples: list[Sample]) -> str:
+def buttons(say: Say, samples: list[Sample]) -> Markup:
     """Return a row of buttons, each with the sample's thumbnail and caption (HTML)."""
-    return "".join(
-        f"<button type='button' data-index='{index}'>"
-        f"<img alt='' src='data:image/jpeg;base64,{base64.b64encode(sample.thumbnail).decode()}'>"
-        f"<span>{escape(sample.caption)}</span></button>"
+    button = Markup("<button type='button' data-index='{}'><img alt='' src='{}'><span>{}</span></button>")
+    return Markup("").join(
+        button.format(index, data_url(sample.thumbnail, "image/jpeg"), sample.caption(say))
         for index, sample in enumerate(samples)
     )

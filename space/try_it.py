@@ -1,38 +1,45 @@
-"""The tab that answers one picture: probabilities, a sentence, and the evidence laid over the picture.
+"""The tab that answers one picture: a sentence, probabilities, and the evidence laid over the picture.
 
-A picture runs the model once. Its answer stays in the visitor's session, so that another label, view or opacity
-only draws anew.
+A picture runs the model once. Its answer stays in the visitor's session, so that another label only draws anew, and
+another method runs once; opacity and view are the browser's own affair.
 """
 
 from __future__ import annotations
 
-import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import gradio as gr
+import numpy as np
 from gradio import processing_utils
 from gradio.utils import get_upload_folder
-from PIL import Image
+from markupsafe import Markup
 
-from hub import BundleError, ImageClassifier, ImageError, Prediction
-from hub.heatmaps import grad_cam, overlay, shown_map
-from hub.images import open_image
-from space import guards, words
-from space.samples import Sample, buttons
+from hub import BundleError, ImageClassifier, ImageError, Prediction, explain
+from hub.heatmaps import shown_map
+from hub.images import to_tensor_and_picture
+from space import guards, viewer, words
+from space.html import escape
+from space.languages import Say, fixed, of, written
+from space.offer import Offer
+from space.samples import buttons
 
-LARGEST, SMALLEST = 1024, 640  # pixels of the drawn picture's longer side
+SIDE = 1024  # pixels of the shown picture's longer side
 OPACITY = 0.65
-FALLBACK_SCALE = 10.0  # logits, for a bundle that stores no scale: fixed all the same
-RADIO_UP_TO = 6  # labels; more go into a list that can be searched
-EVIDENCE, GRAD_CAM = VIEWS = ("Evidence", "Grad-CAM")
+VIEWS = ("overlay", "beside", "swipe")
+NONE = "none"  # no other method
 
-EMPTY = "<p class='hint'>The answer appears here. Upload a picture, take or paste one, or click a sample.</p>"
 CLICK_SAMPLE = """
 element.addEventListener("click", (event) => {
     const button = event.target.closest("button");
     if (button) trigger("click", { index: Number(button.dataset.index) });
 });
 """
+SHOW = """(view, opacity) => {
+    const figure = document.querySelector("#figure");
+    figure.dataset.view = view;
+    figure.style.setProperty("--opacity", opacity);
+}"""
 # A file that the browser cannot draw leaves no broken frame; on a phone, the answer below comes into view.
 SHOW_ANSWER = """() => {
     for (const image of document.querySelectorAll("#photo img"))
@@ -44,121 +51,186 @@ SHOW_ANSWER = """() => {
 
 @dataclass(frozen=True)
 class Answer:
-    """What a session keeps: the prediction and the picture to draw on, as JPEG (about 0.2 MB)."""
+    """What a session keeps (about 0.4 MB): what the model said, what it saw, and the picture to draw on as JPEG."""
 
     prediction: Prediction
+    tensor: np.ndarray  # (S, S, 3) uint8
     picture: bytes
+    explained: dict[tuple[str, int], explain.Explanation] = field(default_factory=dict)  # by method and label
 
 
-def answer(classifier: ImageClassifier, path: str) -> Answer:
+def answer(classifier: ImageClassifier, path: str | Path) -> Answer:
     """Run the model on an uploaded file.
 
     Raises:
         ImageError: the file is refused, in one sentence.
     """
-    prediction = classifier.predict(path)
-    picture = open_image(path, size=LARGEST)
-    longest = max(picture.size)
-    share = min(max(longest, SMALLEST), LARGEST) / longest
-    if share != 1:
-        size = tuple(max(1, round(side * share)) for side in picture.size)
-        picture = picture.resize(size, Image.Resampling.BICUBIC)
-    data = io.BytesIO()
-    picture.save(data, "JPEG", quality=90)
-    return Answer(prediction, data.getvalue())
+    tensor, picture = to_tensor_and_picture(path, classifier.image_size, SIDE)
+    return Answer(classifier.predict(tensor), tensor, viewer.jpeg(picture))
 
 
-def draw(classifier: ImageClassifier, answered: Answer, k: int, view: str, opacity: float) -> dict[str, object]:
-    """Return what a view shows for label `k`: the coloured picture, its bar, the sum, and what it all means."""
+def explained(classifier: ImageClassifier, answered: Answer, k: int, method: str) -> Answer:
+    """Return the answer with what a method says of label `k`, which runs if it has not yet.
+
+    Raises:
+        BundleError: the method does not run here, or is not known.
+    """
+    chosen = explain.find_method(method)
+    if (chosen.name, k) in answered.explained:
+        return answered
+    if problem := chosen.lacks(classifier):
+        raise BundleError(problem)
+    found = chosen(classifier, answered.tensor, k)
+    return replace(answered, explained={**answered.explained, (chosen.name, k): found})
+
+
+def reply(say: Say, answered: Answer, labels: list[str]) -> Markup:
+    """Return the sentence and the probabilities (HTML)."""
+    sentence = Markup("<p class='verdict' role='status'>{}</p>")
+    prediction = answered.prediction
+    return sentence.format(words.verdict(say, prediction, labels)) + words.shares(say, prediction, labels)
+
+
+def refusal(error: Exception) -> Markup:
+    """Return a refusal as the page shows it (HTML)."""
+    return Markup("<p class='refusal' role='alert'>{}</p>").format(Markup(escape(str(error))))
+
+
+def draw(say: Say, classifier: ImageClassifier, answered: Answer, k: int, method: str = NONE) -> Markup:
+    """Return the picture with its evidence for label `k`, and beside it what another method says (HTML)."""
     labels, evidence = classifier.labels, answered.prediction.evidence
-    picture = Image.open(io.BytesIO(answered.picture))
-    scale = classifier.evidence_scale or FALLBACK_SCALE
-    signed = view == EVIDENCE
-    values = shown_map(evidence, k) if signed else grad_cam(evidence, k)
-    what = f"what speaks for and against {labels[k]}" if signed else f"Grad-CAM for {labels[k]}"
-    return {
-        "picture": gr.update(
-            value=overlay(picture, values, scale, opacity, signed=signed),
-            alt_text=f"The picture, coloured by {what}",
-        ),
-        "bar": words.bar(labels, k, scale, opacity, signed_map=signed),
-        "account": gr.update(value=words.account(answered.prediction, labels, k) if signed else "", visible=signed),
-        "about": words.about_evidence(labels, k, evidence.shape[:2]) if signed else words.about_grad_cam(labels, k),
-    }
+    panes = [] if evidence is None else [evidence_pane(say, classifier, answered.prediction, k)]
+    if method != NONE:
+        panes.append(_method_pane(say, classifier, answered.explained[method, k], k, method))
+    numbers = None if evidence is None else viewer.grid_csv(answered.prediction, labels, k)
+    return viewer.figure(say, answered.picture, panes, numbers=numbers)
 
 
-def build(classifier: ImageClassifier, samples: list[Sample]) -> None:
+def evidence_pane(say: Say, classifier: ImageClassifier, prediction: Prediction, k: int) -> viewer.Pane:
+    """Return the evidence for label `k`, on the model's fixed scale."""
+    labels, scale = classifier.labels, classifier.evidence_scale or viewer.FALLBACK_SCALE
+    return viewer.Pane(
+        title=say("try_it.evidence_for", label=labels[k]),
+        spoken=say.plain("try_it.spoken", label=labels[k]),
+        values=shown_map(prediction.evidence, k),
+        scale=scale,
+        signed=True,
+        bar=words.bar(say, labels, k, scale, signed_map=True),
+        notes=Markup(""),
+    )
+
+
+def _method_pane(say: Say, classifier: ImageClassifier, found: explain.Explanation, k: int, method: str) -> viewer.Pane:
+    labels, title = classifier.labels, explain.find_method(method).title
+    scale = classifier.evidence_scale or viewer.FALLBACK_SCALE if found.in_logits else None
+    cost = "free" if found.passes == 1 else "cost"  # one pass is the one that answered
+    costs = say(f"try_it.{cost}", passes=found.passes, seconds=say.number(f"{found.seconds:.2g}"))
+    about = say(about_key(method, keeps_map=_keeps_map(classifier)), label=labels[k])
+    return viewer.Pane(
+        title=say("try_it.method_for", method=title, label=labels[k]),
+        spoken=say.plain("try_it.spoken_method", method=title, label=labels[k]),
+        values=found.values,
+        scale=scale or max(float(found.values.max()), 1e-9),
+        signed=found.signed,
+        bar=words.bar(say, labels, k, scale, signed_map=found.signed),
+        notes=Markup("<div class='notes'><p>{} {}</p></div>").format(about, costs),
+    )
+
+
+def about_key(method: str, *, keeps_map: bool) -> str:
+    """Return the name of the text that says what a method shows."""
+    kind = method.replace("-", "_").replace("+", "p")
+    return f"try_it.about_{kind}" + ("_classic" if method == "grad-cam" and not keeps_map else "")
+
+
+def build(offer: Offer) -> None:
     """Lay out the tab and connect it; call it inside gr.Blocks."""
+    classifier, samples = offer.classifier, offer.samples
     labels = classifier.labels
     state = gr.State(time_to_live=guards.DELETE_AFTER)
     with gr.Row(elem_id="desk"):
         with gr.Column(min_width=300, elem_id="question"):
-            photo = guards.photo(
-                label="Your picture",
-                alt_text="The picture you chose",
-                sources=["upload", "webcam", "clipboard"],
-                # On a phone the camera at its back, which sees the animal; what it shows is not mirrored.
-                webcam_options=gr.WebcamOptions(mirror=False, constraints={"video": {"facingMode": "environment"}}),
-                buttons=["fullscreen"],
-                height=400,
-                elem_id="photo",
-            )
+            photo = photo_input("photo")
             if samples:
-                gr.HTML("<h2>Or click a sample</h2>")
-                gallery = gr.HTML(buttons(samples), js_on_load=CLICK_SAMPLE, elem_id="samples")
+                gr.HTML(fixed("try_it.or_sample"))
+                gallery = gr.HTML(
+                    written(lambda say: buttons(say, samples)), js_on_load=CLICK_SAMPLE, elem_id="samples"
+                )
         with gr.Column(min_width=300, elem_id="answer"):
-            verdict = gr.HTML(EMPTY, elem_id="verdict")
+            verdict = gr.HTML(fixed("try_it.hint"), elem_id="verdict")
             with gr.Column(visible=False, elem_id="views") as views:
+                gr.HTML(fixed("try_it.no_evidence"), visible=not _keeps_map(classifier), elem_id="no-map")
+                figure = gr.HTML(js_on_load=viewer.SCRIPT, elem_id="figure")
                 with gr.Row(elem_id="controls"):
-                    choose = gr.Radio if len(labels) <= RADIO_UP_TO else gr.Dropdown
-                    label = choose(labels, type="index", label="The map speaks for", min_width=130, elem_id="label")
-                    view = gr.Radio(list(VIEWS), value=EVIDENCE, label="View", min_width=130, elem_id="view")
-                picture = gr.Image(
-                    label="Evidence",
-                    show_label=False,
-                    format="jpeg",
-                    interactive=False,
-                    buttons=["download", "fullscreen"],
-                    elem_id="picture",
+                    view = gr.Radio(
+                        [(fixed(f"try_it.{name}"), name) for name in VIEWS],
+                        value=VIEWS[0],
+                        label=fixed("try_it.view"),
+                        min_width=300,
+                        scale=3,
+                        elem_id="view",
+                    )
+                    opacity = gr.Slider(
+                        0,
+                        1,
+                        OPACITY,
+                        step=0.05,
+                        label=fixed("try_it.opacity"),
+                        buttons=[],
+                        min_width=200,
+                        scale=2,
+                        elem_id="opacity",
+                    )
+                choose = gr.Radio if len(labels) <= words.NAMED_UP_TO else gr.Dropdown
+                label = choose(labels, type="index", label=fixed("try_it.label"), elem_id="label")
+                account = gr.HTML(elem_id="account", visible=_keeps_map(classifier))
+                about = gr.HTML(elem_id="about", visible=_keeps_map(classifier))
+                method = gr.Radio(
+                    [(fixed("try_it.none"), NONE), *_methods(classifier)],
+                    value=NONE,
+                    label=fixed("try_it.method"),
+                    info=fixed("try_it.method_info"),
+                    elem_id="method",
                 )
-                bar = gr.HTML(elem_id="bar")
-                opacity = gr.Slider(
-                    0, 1, OPACITY, step=0.05, label="Opacity of the colours", buttons=[], elem_id="opacity"
-                )
-                account = gr.HTML(elem_id="account")
-                about = gr.HTML(elem_id="about")
-            no_map = gr.HTML(words.NO_EVIDENCE, visible=False, elem_id="no-map")
-    drawn = {"picture": picture, "bar": bar, "account": account, "about": about}
+                gr.HTML(_not_here(classifier), elem_id="not-here")
+    drawn = [figure, account, about]
 
-    def on_photo(path: str | None, chosen_view: str, strength: float) -> dict:
+    def show(say: Say, answered: Answer, k: int, chosen: str) -> list:
+        """Draw the parts that depend on the label and the method."""
+        if answered.prediction.evidence is None:
+            return [draw(say, classifier, answered, k, chosen), "", ""]
+        return [
+            draw(say, classifier, answered, k, chosen),
+            words.account(say, answered.prediction, labels, k),
+            words.about_evidence(say, labels, k, answered.prediction.evidence.shape[:2]),
+        ]
+
+    def on_photo(path: Path | None, request: gr.Request) -> dict:
         """Answer a new picture, refuse it in one sentence, or clear the answer."""
-        nothing = {state: None, views: gr.update(visible=False), no_map: gr.update(visible=False)}
+        nothing = {state: None, views: gr.update(visible=False)}
         if path is None:
-            return {verdict: EMPTY, **nothing}
+            return {verdict: fixed("try_it.hint"), **nothing}
         try:
             answered = answer(classifier, path)
         except (ImageError, BundleError) as error:
-            return {verdict: f"<p class='refusal' role='alert'>{words.escape(str(error))}</p>", **nothing}
-        prediction = answered.prediction
-        sentence = f"<p class='verdict' role='status'>{words.verdict(prediction, labels)}</p>"
-        result = {
-            state: answered,
-            verdict: sentence + words.shares(prediction, labels),
-            views: gr.update(visible=prediction.evidence is not None),
-            no_map: gr.update(visible=prediction.evidence is None),
-        }
-        if prediction.evidence is None:
-            return result
-        k = labels.index(prediction.label)
-        shown = draw(classifier, answered, k, chosen_view, strength)
-        return {**result, label: prediction.label, **{drawn[part]: value for part, value in shown.items()}}
+            return {verdict: refusal(error), **nothing}
+        say, k = of(request), labels.index(answered.prediction.label)
+        parts = dict(zip(drawn, show(say, answered, k, NONE), strict=True))
+        shown = {verdict: reply(say, answered, labels), views: gr.update(visible=True)}
+        return {state: answered, **shown, label: answered.prediction.label, method: NONE, **parts}
 
-    def on_control(answered: Answer | None, k: int | None, chosen_view: str, strength: float) -> dict:
-        """Draw the answer anew; the model does not run."""
-        if answered is None or answered.prediction.evidence is None or k is None:
-            return {part: gr.skip() for part in drawn.values()}
-        shown = draw(classifier, answered, k, chosen_view, strength)
-        return {drawn[part]: value for part, value in shown.items()}
+    def on_choice(answered: Answer | None, k: int | None, chosen: str, request: gr.Request) -> list:
+        """Draw the answer anew for a label, with a method that runs if it has not yet; the model's answer stays."""
+        if answered is None or k is None:
+            return [gr.skip()] * (1 + len(drawn))
+        say = of(request)
+        try:
+            if chosen != NONE:
+                answered = explained(classifier, answered, k, chosen)
+            return [answered, *show(say, answered, k, chosen)]
+        except (ImageError, BundleError) as error:
+            _, *rest = show(say, answered, k, NONE)
+            return [answered, draw(say, classifier, answered, k) + refusal(error), *rest]
 
     def on_sample(event: gr.EventData) -> str:
         """Put a copy of the sample where uploads lie: nothing else may be read."""
@@ -167,21 +239,58 @@ def build(classifier: ImageClassifier, samples: list[Sample]) -> None:
 
     photo.change(
         on_photo,
-        [photo, view, opacity],
-        [state, verdict, views, no_map, label, *drawn.values()],
+        photo,
+        [state, verdict, views, label, method, *drawn],
         show_progress_on=verdict,
         concurrency_limit=2,
         api_visibility="private",
-    ).then(None, js=SHOW_ANSWER)
+    ).then(None, [view, opacity], js=SHOW).then(None, js=SHOW_ANSWER)
+    gr.on([view.input, opacity.input], None, [view, opacity], js=SHOW, api_visibility="private")
     gr.on(
-        [label.input, view.input, opacity.input],
-        on_control,
-        [state, label, view, opacity],
-        list(drawn.values()),
+        [label.input, method.input],
+        on_choice,
+        [state, label, method],
+        [state, *drawn],
         trigger_mode="always_last",
-        show_progress="hidden",
-        concurrency_limit=4,
+        show_progress_on=figure,
+        concurrency_limit=2,
         api_visibility="private",
     )
     if samples:
         gallery.click(on_sample, None, photo, show_progress="hidden", api_visibility="private")
+
+
+def photo_input(name: str) -> gr.Image:
+    """Return the field that takes a picture: upload, drag, webcam, paste."""
+    return guards.photo(
+        label=fixed("try_it.photo"),
+        alt_text="",
+        sources=["upload", "webcam", "clipboard"],
+        # On a phone the camera at its back, which sees the animal; what it shows is not mirrored.
+        webcam_options=gr.WebcamOptions(mirror=False, constraints={"video": {"facingMode": "environment"}}),
+        buttons=["fullscreen"],
+        height=400,
+        elem_id=name,
+    )
+
+
+def _keeps_map(classifier: ImageClassifier) -> bool:
+    return "evidence" in classifier.config
+
+
+def _methods(classifier: ImageClassifier) -> list[tuple[str, str]]:
+    """Return the methods that run here beside the evidence, by title and name."""
+    return [
+        (method.title, name)
+        for name, method in explain.METHODS.items()
+        if name != "evidence" and not method.lacks(classifier)
+    ]
+
+
+def _not_here(classifier: ImageClassifier) -> str:
+    """Say which methods do not run here, and why (HTML)."""
+    reasons = {method.title: method.lacks(classifier) for name, method in explain.METHODS.items() if name != "evidence"}
+    line = Markup("<li><b>{}</b>: {}</li>")
+    lines = [line.format(title, Markup(escape(reason))) for title, reason in reasons.items() if reason]
+    listed = Markup("<ul>{}</ul>").format(Markup("").join(lines))
+    return written(lambda say: say("try_it.not_here", list=listed)) if lines else ""

@@ -112,6 +112,20 @@ def verified_2(tmp_path_factory, bundle_2, photo_files) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def classic():
+    """Cat or dog from a head that keeps no map."""
+    import keras
+
+    from hub import ImageClassifier
+
+    keras.utils.set_random_seed(0)
+    image = keras.Input((32, 32, 3))
+    features = keras.layers.Conv2D(4, 3, strides=4, activation="relu")(keras.layers.Rescaling(1 / 255)(image))
+    logits = keras.layers.Dense(2, name="logits")(keras.layers.GlobalAveragePooling2D()(features))
+    return ImageClassifier.from_keras(keras.Model(image, {"logits": logits}, name="classic"), ["cat", "dog"])
+
+
 def _saved(folder: Path, model, labels: list[str], photos: np.ndarray) -> Path:
     from hub import ImageClassifier
     from hub.heatmaps import fixed_scale

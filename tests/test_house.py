@@ -37,7 +37,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PIP = "--disable-pip-version-check --requirement"
 COLOURS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}  # the ones a Space may have
-LARGE = {"tensorflow", "tensorflow-cpu", "keras", "torch", "jax", "datasets", "scikit-learn", "matplotlib"}
+LARGE = {"tensorflow", "tensorflow-cpu", "keras", "torch", "jax", "datasets", "scikit-learn"}
 
 
 def requirements(name: str) -> list[Requirement]:

@@ -97,10 +97,33 @@ def pictures(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def address(browser, bundle_2, pictures, tmp_path_factory):
-    """The address of app.py with the tiny cat-or-dog bundle."""
-    with app("--model", bundle_2, "--samples", pictures, folder=tmp_path_factory.mktemp("app")) as address:
+def address(browser, bundle_2, bundle_3, pictures, tmp_path_factory):
+    """The address of app.py with the tiny cat-or-dog bundle, and the one for three labels beside it."""
+    options = ["--model", bundle_2, "--compare", bundle_3, "--samples", pictures]
+    with app(*options, folder=tmp_path_factory.mktemp("app")) as address:
         yield address
+
+
+CONTRASTS = r"""(selector) => {
+    const numbers = (colour) => colour.match(/[\d.]+/g).map(Number);
+    const light = (colour) => {
+        const [r, g, b] = numbers(colour).slice(0, 3)
+            .map((c) => c / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const background = (element) => {
+        for (; element; element = element.parentElement) {
+            const colour = getComputedStyle(element).backgroundColor;
+            if ((numbers(colour)[3] ?? 1) === 1) return colour;
+        }
+        return "rgb(255, 255, 255)";
+    };
+    const seen = [...document.querySelectorAll(selector)].filter((element) => element.checkVisibility());
+    return seen.map((element) => {
+        const pair = [light(getComputedStyle(element).color), light(background(element))].sort((a, b) => b - a);
+        return [element.outerHTML.slice(0, 80), (pair[0] + 0.05) / (pair[1] + 0.05)];
+    });
+}"""
 
 
 class Tab:
@@ -126,36 +149,59 @@ class Tab:
         self.wait_for_answer()
 
     def wait_for_answer(self) -> None:
-        """Wait for the sentence, and for the coloured picture if there is one."""
+        """Wait for the sentence, and for the map."""
         self.page.locator("#verdict .verdict").wait_for()
-        self.page.wait_for_function("document.querySelector('#picture img')?.naturalWidth > 0")
+        self.page.wait_for_function("document.querySelector('#figure img.map')?.naturalWidth > 0")
+
+    def open(self, name: str) -> None:
+        """Open a tab of the page by its name; on a phone the last ones are in a menu."""
+        tab = self.page.get_by_role("tab", name=name, exact=True)
+        if not tab.first.is_visible():
+            self.page.locator("#tabs .overflow-menu > button").click()
+            self.page.locator("#tabs .overflow-dropdown").get_by_text(name, exact=True).click()
+        else:
+            tab.first.click()
 
     def picture(self) -> np.ndarray:
-        """The coloured picture as the browser shows it, (h, w, 3), signed so that differences can be taken."""
+        """The photo with its map as the browser mixes them, (h, w, 3), signed so that differences can be taken."""
         numbers = self.page.evaluate(
-            """() => {
-                const image = document.querySelector("#picture img");
+            """async () => {
                 const canvas = document.createElement("canvas");
                 [canvas.width, canvas.height] = [160, 106];
                 const context = canvas.getContext("2d");
-                context.drawImage(image, 0, 0, 160, 106);
+                const photo = new Image();
+                const panes = document.querySelector("#figure .panes");
+                photo.src = panes.style.getPropertyValue("--photo").match(/url\\(["']?(.*?)["']?\\)/)[1];
+                await photo.decode();
+                context.drawImage(photo, 0, 0, 160, 106);
+                const map = panes.querySelector("img.map");
+                context.globalAlpha = Number(getComputedStyle(map).opacity);
+                context.drawImage(map, 0, 0, 160, 106);
                 return [...context.getImageData(0, 0, 160, 106).data];
             }"""
         )
         return np.array(numbers).reshape(106, 160, 4)[..., :3]
 
-    def picture_after(self, action) -> np.ndarray:
-        """The coloured picture once `action` has changed it."""
-        before = self.page.locator("#picture img").get_attribute("src")
+    def set_opacity(self, value: str) -> None:
+        """Move the slider, and wait until the map follows."""
+        self.page.locator("#opacity input[type=range]").fill(value)
+        self.page.wait_for_function(
+            "(value) => getComputedStyle(document.querySelector('#figure img.map')).opacity === value", arg=value
+        )
+
+    def contrasts(self, selector: str) -> list[tuple[str, float]]:
+        """The contrast ratio (WCAG 2.2, 1.4.3) of each visible text that a selector finds, with its HTML."""
+        return self.page.evaluate(CONTRASTS, selector)
+
+    def map_after(self, action) -> str:
+        """The address of the first map once `action` has changed it."""
+        before = self.page.locator("#figure img.map").first.get_attribute("src")
         action()
         self.page.wait_for_function(
-            """(before) => {
-                const image = document.querySelector("#picture img");
-                return image && image.src !== before && image.complete && image.naturalWidth > 0;
-            }""",
+            "(before) => ![before, undefined].includes(document.querySelector('#figure img.map')?.getAttribute('src'))",
             arg=before,
         )
-        return self.picture()
+        return self.page.locator("#figure img.map").first.get_attribute("src")
 
 
 @pytest.fixture(params=[(1280, 800), (390, 844)], ids=["desktop", "phone"])
@@ -176,9 +222,10 @@ def desktop_tab(browser, address):
     yield from opened(browser, address, {"width": 1280, "height": 800})
 
 
-def opened(browser, address: str, viewport: dict[str, int]):
+def opened(browser, address: str, viewport: dict[str, int], **options):
     """Open a tab, hand it over, and check it and its width at the end."""
-    context = browser.new_context(viewport=viewport, permissions=["camera", "clipboard-read", "clipboard-write"])
+    permissions = ["camera", "clipboard-read", "clipboard-write"]
+    context = browser.new_context(viewport=viewport, permissions=permissions, **options)
     tab = Tab(context, address)
     yield tab
     assert tab.errors == []

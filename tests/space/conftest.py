@@ -15,8 +15,10 @@ from skimage.data import chelsea
 
 from hub import ImageClassifier
 from space import guards
-from space.page import build, serve
+from space.offer import Offer
+from space.page import build
 from space.samples import samples_for
+from space.server import application, serving
 
 
 @pytest.fixture(scope="session")
@@ -29,18 +31,6 @@ def classifier_2(bundle_2) -> ImageClassifier:
 def classifier_3(bundle_3) -> ImageClassifier:
     """Three labels, with evidence."""
     return ImageClassifier.from_pretrained(bundle_3)
-
-
-@pytest.fixture(scope="session")
-def classic() -> ImageClassifier:
-    """Cat or dog from a head that keeps no map."""
-    import keras
-
-    keras.utils.set_random_seed(0)
-    image = keras.Input((32, 32, 3))
-    features = keras.layers.Conv2D(4, 3, strides=4, activation="relu")(keras.layers.Rescaling(1 / 255)(image))
-    logits = keras.layers.Dense(2, name="logits")(keras.layers.GlobalAveragePooling2D()(features))
-    return ImageClassifier.from_keras(keras.Model(image, {"logits": logits}, name="classic"), ["cat", "dog"])
 
 
 @pytest.fixture(scope="session")
@@ -76,9 +66,10 @@ class Visitor:
         with urllib.request.urlopen(urllib.request.Request(f"{self.api}/upload", body, kind)) as reply:
             return json.load(reply)[0]
 
-    def send(self, target: str, *data, event: dict | None = None) -> dict:
-        """Trigger an event; return the message that ends it."""
-        body = {"data": data, "fn_index": self.event(target), "session_hash": self.session, "event_data": event}
+    def send(self, target: str | int, *data, event: dict | None = None) -> dict:
+        """Trigger an event, by its number or by what triggers it first; return the message that ends it."""
+        number = target if isinstance(target, int) else self.event(target)
+        body = {"data": data, "fn_index": number, "session_hash": self.session, "event_data": event}
         kind = {"Content-Type": "application/json"}
         join = urllib.request.Request(f"{self.api}/queue/join", json.dumps(body).encode(), kind)
         with urllib.request.urlopen(join):
@@ -92,7 +83,7 @@ class Visitor:
 
     def ask(self, content: bytes, name: str = "photo.jpg") -> dict:
         """Upload a picture and ask for its answer."""
-        return self.send("photo", file_data(self.upload(name, content)), "Evidence", 0.65)
+        return self.send("photo", file_data(self.upload(name, content)))
 
 
 def file_data(path: str, **more) -> dict:
@@ -101,14 +92,11 @@ def file_data(path: str, **more) -> dict:
 
 
 @contextmanager
-def served(classifier: ImageClassifier, samples: Path | None = None):
-    """Serve a page in this process while the block runs; gives its address."""
-    with guards.upload_folder():
-        page = build(classifier, samples_for(samples))
-        try:
-            yield serve(page, host="127.0.0.1", wait=False)
-        finally:
-            page.close()
+def served(classifier: ImageClassifier, samples: Path | None = None, **more):
+    """Serve a page in this process while the block runs; gives its address. `more` goes into the Offer."""
+    offer = Offer(classifier, samples=samples_for(samples), **more)
+    with guards.upload_folder(), serving(application(build(offer), offer)) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

@@ -48,7 +48,10 @@ def test_what_cannot_work_is_one_sentence(bundle_2, wrong, tmp_path, monkeypatch
         arguments, sentence = {
             "model": (["--model", "./missing"], "There is no folder ./missing; "),
             "samples": (["--model", str(bundle_2), "--samples", "missing"], "There is no folder missing; "),
-            "port": (["--model", str(bundle_2), "--port", str(port)], f"Port {port} is taken; "),
+            "port": (
+                ["--model", str(bundle_2), "--port", str(port)],
+                f"Port {port} cannot be listened on at 127.0.0.1 (address already in use); ",
+            ),
         }[wrong]
         with pytest.raises(SystemExit) as stop:
             app.main(arguments)
@@ -58,6 +61,7 @@ def test_what_cannot_work_is_one_sentence(bundle_2, wrong, tmp_path, monkeypatch
 
 
 def test_the_page_needs_no_tensorflow():
-    code = "import sys, app; print(*{'tensorflow', 'keras', 'datasets', 'sklearn', 'skimage'} & set(sys.modules))"
+    large = {"tensorflow", "keras", "datasets", "sklearn", "skimage", "matplotlib", "mcp"}
+    code = f"import sys, app; print(*{large} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

@@ -14,7 +14,7 @@ from pathlib import Path
 import gradio as gr
 import pytest
 from gradio import processing_utils
-from gradio.data_classes import ImageData
+from gradio.data_classes import FileData, ImageData, ListFiles
 from PIL import Image
 
 from space import guards
@@ -80,32 +80,85 @@ def secret(tmp_path) -> Path:
 
 
 def attacks(secret: Path) -> dict[str, dict]:
-    """Payloads for the picture, by what they try."""
+    """Payloads for a file, by what they try."""
     data = "data:image/png;base64," + base64.b64encode(secret.read_bytes()).decode()
+    uploads = os.environ.get("GRADIO_TEMP_DIR", "/")
     return {
         "a path": file_data(str(secret)),
         "a path without meta": {"path": str(secret)},
+        "a path out of the folder": file_data(f"{uploads}/{os.path.relpath(secret, uploads)}"),
         "a path called a stream": file_data(str(secret), is_stream=True),
+        "a link in the folder": file_data(f"{uploads}/link.png"),
+        "the folder itself": file_data(uploads),
+        "the process's own secrets": file_data("/proc/self/environ"),
+        "a null byte": file_data("a\0b.png"),
+        "a data: address as the path": file_data(data),
         "a data: address beside a path": file_data(str(secret), url=data),
         "a data: address without path": {"url": data, "meta": {"_type": "gradio.FileData"}},
+        "a file: address": file_data(f"file://{secret}", url=f"file://{secret}"),
         "a web address": file_data("https://example.invalid/logo.svg"),
+        "a web address beside a path": file_data(str(secret), url="https://example.invalid/logo.png"),
         "a local address": file_data("http://127.0.0.1:1/photo.png"),
         "an SVG by name": file_data(str(secret), orig_name="photo.svg"),
+        "no file": {"label": "photo"},
+        "a number": 5,
     }
+
+
+def fields(config: dict) -> list[tuple[int, int, int, bool]]:
+    """Every place of the page that takes a file: event, position among its inputs, their number, whether a list."""
+    kinds = {part["id"]: part for part in config["components"]}
+    return [
+        (event["id"], place, len(event["inputs"]), kinds[part]["props"].get("file_count") == "multiple")
+        for event in config["dependencies"]
+        for place, part in enumerate(event["inputs"])
+        if kinds[part]["type"] in ("image", "file")
+    ]
 
 
 @pytest.mark.parametrize("attack", list(attacks(Path(os.devnull))))
 def test_no_payload_reads_another_file_or_fetches_one(visitor, secret, attack):
-    assert visitor.send("samples", event={"index": 0})["success"]  # an event that has set the picture anew
-    message = visitor.send("photo", attacks(secret)[attack], "Evidence", 0.65)
-    text = str(message)
-    assert not message["success"]
-    assert not any(leak in text for leak in ("Traceback", str(secret), os.environ["GRADIO_TEMP_DIR"], "%"))
+    """In no field of the page; and no copy of the file lies among the uploads afterwards."""
+    uploads = Path(os.environ["GRADIO_TEMP_DIR"])
+    if not (uploads / "link.png").is_symlink():
+        uploads.mkdir(exist_ok=True)
+        (uploads / "link.png").symlink_to("/etc/hostname")
+    payload = attacks(secret)[attack]
+    places = fields(visitor.config)
+    assert {many for *_, many in places} == {True, False}
+    for event, place, count, many in places:
+        data = [None] * count
+        data[place] = [payload] if many else payload
+        message = visitor.send(event, *data)
+        assert not message["success"], event
+        leaks = ("Traceback", str(secret), str(uploads), "%")
+        assert not any(leak in str(message) for leak in leaks)
+    kept = [path for path in uploads.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert secret.read_bytes() not in [path.read_bytes() for path in kept]
+
+
+def test_an_uploaded_drawing_with_a_script_is_not_shown_as_a_page(visitor, address_2):
+    """Gradio takes an SVG that an event has named as a part of the page, while it takes the page as not running."""
+    path = visitor.upload("x.svg", b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>")
+    assert "SVG" in str(visitor.send("photo", file_data(path)))
+    with urllib.request.urlopen(f"{address_2}gradio_api/file={path}") as reply:
+        assert reply.headers["Content-Disposition"].startswith("attachment")
+        assert reply.headers["Content-Type"] == "application/octet-stream"
 
 
 def test_no_other_control_fetches_a_file(visitor):
-    message = visitor.send("opacity", None, "cat", "Evidence", file_data("https://example.invalid/robots.txt"))
-    assert not message["success"]
+    for payload in (file_data("https://example.invalid/robots.txt"), file_data("/etc/passwd")):
+        assert not visitor.send("label", None, "cat", payload)["success"]
+
+
+def test_many_files_arrive_under_their_own_names(folder):
+    (folder / "photo.bin").write_bytes(b"x")
+    path = str(folder / "photo.bin")
+    names = ["my photo.jpg", "C:\\Users\\me\\cat.jpg", "holiday/dog.jpg", None, "/"]
+    given = guards.files().preprocess(ListFiles([FileData(path=path, orig_name=name) for name in names]))
+    assert [name for _, name in given] == ["my photo.jpg", "cat.jpg", "dog.jpg", "photo.bin", "photo.bin"]
+    assert {found for found, _ in given} == {Path(path).resolve()}
+    assert guards.files().preprocess(None) is None
 
 
 def test_gradio_has_no_way_to_fetch(address_2):
@@ -156,10 +209,11 @@ def test_a_good_picture_is_still_answered(visitor, cat):
     message = visitor.ask(cat.read_bytes())
     assert message["success"]
     assert "class='verdict'" in message["output"]["data"][1]
-    assert message["output"]["data"][5]["value"]["path"].endswith(".jpeg")
+    assert "data:image/jpeg" in str(message["output"]["data"])
 
 
 def test_nothing_is_reported_or_offered_beside_the_page(visitor):
     assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
     assert visitor.config["analytics_enabled"] is False
-    assert all(event["api_visibility"] == "private" for event in visitor.config["dependencies"])
+    events = visitor.config["dependencies"]
+    assert [event["api_name"] for event in events if event["api_visibility"] != "private"] == ["predict"]

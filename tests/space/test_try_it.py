@@ -2,89 +2,120 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import os
 import pickle
+import re
+from base64 import b64decode
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from hub.heatmaps import shown_map
-from space import try_it, words
+from hub import BundleError, explain
+from hub.heatmaps import overlay, shown_map
+from space import try_it, viewer
+from space.languages import Say
 from tests.space.conftest import Visitor, file_data, served
 
+EN = Say("en")
 
-def pixels(shown: dict) -> np.ndarray:
-    """The drawn picture of `draw` as signed integers."""
-    return np.asarray(shown["picture"]["value"], np.int16)
+
+def maps(drawn: str) -> list[Image.Image]:
+    """The layers in a drawn figure."""
+    sources = re.findall(r"src='data:image/png;base64,([^']*)'", drawn)
+    return [Image.open(io.BytesIO(b64decode(source))) for source in sources]
 
 
 def test_answer_is_the_models_own(classifier_2, cat):
-    answered = try_it.answer(classifier_2, str(cat))
+    answered = try_it.answer(classifier_2, cat)
     expected = classifier_2.predict(cat)
     assert answered.prediction.label == expected.label
     np.testing.assert_array_equal(answered.prediction.evidence, expected.evidence)
 
 
 @pytest.mark.parametrize(
-    ("size", "drawn"),
-    [((3000, 2000), (1024, 683)), ((5000, 3), (1024, 1)), ((1, 1), (640, 640)), ((800, 600), (800, 600))],
+    ("size", "drawn"), [((3000, 2000), (1024, 683)), ((5000, 3), (1024, 1)), ((1, 1), (1, 1)), ((800, 600), (800, 600))]
 )
-def test_pictures_of_any_size_are_drawn_well(classifier_2, tmp_path, size, drawn):
+def test_pictures_of_any_size_are_drawn(classifier_2, tmp_path, size, drawn):
     Image.new("RGB", size, "teal").save(tmp_path / "photo.png")
     answered = try_it.answer(classifier_2, tmp_path / "photo.png")
     assert Image.open(io.BytesIO(answered.picture)).size == drawn
-    assert pixels(try_it.draw(classifier_2, answered, 0, try_it.EVIDENCE, 0.5)).shape == (drawn[1], drawn[0], 3)
+    assert len(maps(try_it.draw(EN, classifier_2, answered, 0))) == 1
 
 
 def test_what_a_session_keeps_is_small(classifier_2, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.jpg")  # nothing compresses worse
-    assert len(pickle.dumps(try_it.answer(classifier_2, tmp_path / "noise.jpg"))) < 1e6
+    assert len(pickle.dumps(try_it.answer(classifier_2, tmp_path / "noise.jpg"))) < 1.2e6
+
+
+def test_a_layer_over_the_photo_is_the_overlay(classifier_2, cat):
+    answered = try_it.answer(classifier_2, cat)
+    [layer] = maps(try_it.draw(EN, classifier_2, answered, 0))
+    photo = Image.open(io.BytesIO(answered.picture)).convert("RGB").resize(layer.size)
+    faded = layer.copy()
+    faded.putalpha(layer.getchannel("A").point(lambda alpha: alpha * 0.65))
+    mixed = Image.alpha_composite(photo.convert("RGBA"), faded).convert("RGB")
+    values = shown_map(answered.prediction.evidence, 0)
+    expected = overlay(photo, values, classifier_2.evidence_scale, 0.65)
+    difference = np.abs(np.asarray(mixed, np.int16) - np.asarray(expected, np.int16))
+    assert difference.max() <= 2  # the layer's alpha has 256 steps
 
 
 def test_the_other_label_flips_the_sign(classifier_2, cat):
-    answered = try_it.answer(classifier_2, str(cat))
-    plain, first, second = (
-        pixels(try_it.draw(classifier_2, answered, k, try_it.EVIDENCE, opacity))
-        for k, opacity in ((0, 0.0), (0, 1.0), (1, 1.0))
-    )
-    values = shown_map(answered.prediction.evidence, 0)
-    np.testing.assert_array_equal(values, -shown_map(answered.prediction.evidence, 1))
-    row, column = np.unravel_index(np.abs(values).argmax(), values.shape)
-    height, width = plain.shape[:2]
-    y, x = ((2 * index + 1) * side // 8 for index, side in ((row, height), (column, width)))  # 4 x 4 cells
-    warmth = (first - plain)[y, x, 0] - (first - plain)[y, x, 2]  # more red and less blue
-    assert np.sign(warmth) == np.sign(values[row, column])
-    assert np.sign((second - plain)[y, x, 0] - (second - plain)[y, x, 2]) == -np.sign(warmth)
-
-
-def test_opacity_zero_is_the_photo_itself(classifier_2, cat):
-    answered = try_it.answer(classifier_2, str(cat))
-    photo = np.asarray(Image.open(io.BytesIO(answered.picture)))
-    np.testing.assert_array_equal(pixels(try_it.draw(classifier_2, answered, 0, try_it.EVIDENCE, 0)), photo)
-
-
-def test_grad_cam_shows_nothing_blue(classifier_2, cat):
-    answered = try_it.answer(classifier_2, str(cat))
-    plain = pixels(try_it.draw(classifier_2, answered, 0, try_it.EVIDENCE, 0))
-    for k in (0, 1):
-        shown = try_it.draw(classifier_2, answered, k, try_it.GRAD_CAM, 1)
-        change = pixels(shown) - plain
-        covered = answered.prediction.evidence[..., k].max() > 0
-        # Red only: full red is (202, 0, 32), so green can only fall.
-        assert change[..., 1].max() <= 0
-        assert (change[..., 1].min() < 0) == covered
-        assert shown["account"] == {"value": "", "visible": False, "__type__": "update"}
-        assert "max(evidence, 0)" in shown["about"]
+    answered = try_it.answer(classifier_2, cat)
+    first, second = (np.asarray(maps(try_it.draw(EN, classifier_2, answered, k))[0], np.int16) for k in (0, 1))
+    seen = first[..., 3] > 8
+    np.testing.assert_allclose(first[..., 3], second[..., 3], atol=1)
+    assert seen.any() and ((first[..., 0] > 100) != (second[..., 0] > 100))[seen].all()
 
 
 def test_the_scale_is_the_bundles_own(classifier_2, cat):
-    answered = try_it.answer(classifier_2, str(cat))
-    bar = try_it.draw(classifier_2, answered, 0, try_it.EVIDENCE, 0.5)["bar"]
-    assert f"+{classifier_2.evidence_scale:.1f} logits" in bar
+    drawn = try_it.draw(EN, classifier_2, try_it.answer(classifier_2, cat), 0)
+    assert f"+{classifier_2.evidence_scale:.1f} logits" in drawn
+    assert "−31,4" not in drawn
+    assert f"+{classifier_2.evidence_scale:.1f}".replace(".", ",") in try_it.draw(
+        Say("de"), classifier_2, try_it.answer(classifier_2, cat), 0
+    )
+
+
+def test_the_numbers_to_save_are_the_evidence(classifier_3, cat):
+    prediction = classifier_3.predict(cat)
+    rows = list(csv.DictReader(io.StringIO(viewer.grid_csv(prediction, classifier_3.labels, 2))))
+    assert [(int(row["row"]), int(row["column"])) for row in rows[:5]] == [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0)]
+    for k, label in enumerate(classifier_3.labels):
+        column = [float(row[f"evidence_{label}"]) for row in rows]
+        np.testing.assert_array_equal(np.float32(column), prediction.evidence[..., k].ravel())
+    assert np.mean([float(row["shown_fox"]) for row in rows]) == pytest.approx(
+        prediction.logits[2] - prediction.logits.mean(), abs=1e-5
+    )
+
+
+@pytest.mark.parametrize("method", ["grad-cam", "occlusion", "score-cam"])
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_method_is_drawn_beside_the_evidence_and_runs_once(request, cat, method, count):
+    classifier = request.getfixturevalue(f"classifier_{count}")
+    answered = try_it.explained(classifier, try_it.answer(classifier, cat), 1, method)
+    drawn = try_it.draw(EN, classifier, answered, 1, method)
+    assert len(maps(drawn)) == 2
+    assert f"{explain.find_method(method).title} for dog" in drawn
+    assert "Cost: " in drawn
+    assert try_it.explained(classifier, answered, 1, method) is answered
+
+
+def test_every_method_is_described_in_every_language():
+    for name in explain.METHODS:
+        if name != "evidence":
+            for language in ("en", "de", "es"):
+                assert Say(language)(try_it.about_key(name, keeps_map=True), label="x")
+
+
+def test_a_method_nobody_knows_is_one_sentence(classifier_2, cat):
+    with pytest.raises(BundleError, match=r"There is no method x; did you mean .*\?"):
+        try_it.explained(classifier_2, try_it.answer(classifier_2, cat), 0, "x")
 
 
 def test_a_page_for_three_labels_answers(classifier_3, cat):
@@ -96,35 +127,37 @@ def test_a_page_for_three_labels_answers(classifier_3, cat):
     assert "compared with the mean of all 3 labels" in text
 
 
-def test_a_classic_head_says_that_there_is_no_map(classic, cat):
+def test_a_classic_head_has_no_map_and_offers_occlusion(classic, cat):
     with served(classic) as address:
         visitor = Visitor(address)
         message = visitor.ask(cat.read_bytes())
-    assert message["success"]
-    _, verdict, views, no_map = message["output"]["data"][:4]
+        state, verdict, views, _, _, figure, *_ = message["output"]["data"]
+        shown = visitor.send("method", state, "cat", "occlusion")["output"]["data"][1]
     assert "%" in verdict
-    assert (views["visible"], no_map["visible"]) == (False, True)
-    assert words.NO_EVIDENCE in str(visitor.config)
+    assert views["visible"] is True
+    assert maps(figure) == []
+    assert len(maps(shown)) == 1
+    texts = str(visitor.config)
+    assert "try_it.no_evidence" in texts and "Score-CAM" in texts
 
 
-def test_another_label_or_opacity_does_not_run_the_model(visitor, classifier_2, cat, monkeypatch):
-    first = visitor.ask(cat.read_bytes())
+def test_another_label_does_not_run_the_model(visitor, classifier_2, cat, monkeypatch):
+    first = visitor.ask(cat.read_bytes())["output"]["data"][5]
     monkeypatch.setattr(classifier_2, "predict_tensors", None)  # a call would fail
-    for label, view, opacity in (("dog", "Evidence", 0.2), ("cat", "Grad-CAM", 0.9)):
-        message = visitor.send("opacity", None, label, view, opacity)
+    for label in ("dog", "cat"):
+        message = visitor.send("label", None, label, "none")
         assert message["success"]
-        assert f"opacity: {opacity:.2f}" in str(message["output"])
-        assert f"speaks for {label}" in str(message["output"])
-    assert first["output"]["data"][6] != message["output"]["data"][1]
+        assert f"Evidence for {label}" in message["output"]["data"][1]
+    other = visitor.send("label", None, "dog" if "Evidence for cat" in first else "cat", "none")
+    assert maps(other["output"]["data"][1])[0].tobytes() != maps(first)[0].tobytes()
 
 
 def test_clearing_the_picture_clears_the_answer(visitor, cat):
     visitor.ask(cat.read_bytes())
-    message = visitor.send("photo", None, "Evidence", 0.65)
-    _, verdict, views, _ = message["output"]["data"][:4]
-    assert verdict == try_it.EMPTY
+    _, verdict, views, *_ = visitor.send("photo", None)["output"]["data"]
+    assert "try_it.hint" in str(verdict)
     assert views["visible"] is False
-    assert visitor.send("opacity", None, "cat", "Evidence", 0.3)["success"]  # nothing to draw, no error
+    assert visitor.send("label", None, "cat", "none")["success"]  # nothing to draw, no error
 
 
 @pytest.mark.parametrize(
@@ -135,7 +168,7 @@ def test_a_sample_is_copied_to_where_uploads_lie(visitor, index, name):
     [photo] = message["output"]["data"]
     assert Path(photo["path"]).is_relative_to(os.environ["GRADIO_TEMP_DIR"])
     assert Path(photo["path"]).name == name
-    answer = visitor.send("photo", file_data(photo["path"]), "Evidence", 0.65)
+    answer = visitor.send("photo", file_data(photo["path"]))
     assert "class='verdict'" in answer["output"]["data"][1]
 
 

@@ -1,0 +1,212 @@
+"""The numbers behind the charts: rankings, curves, counts at a threshold, calibration. NumPy alone.
+
+The definitions are scikit-learn's, and those of `training/evaluate.py`, which wrote metrics.json: a score computed
+here from predictions.parquet is the one that stands there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+BINS = 15  # of the calibration error
+
+
+def log_odds(logits: np.ndarray, k: int) -> np.ndarray:
+    """Return the log-odds of label `k` against all others (N,) float64, of logits (N, K).
+
+    It orders pictures as the probability does, but two probabilities that both round to 1 are no tie.
+    """
+    logits = logits.astype(np.float64)
+    rest = np.delete(logits, k, axis=1)
+    top = rest.max(axis=1, keepdims=True)
+    return logits[:, k] - (top[:, 0] + np.log(np.exp(rest - top).sum(axis=1)))
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Return the probabilities (N, K) float64 of logits (N, K)."""
+    exponents = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return exponents / exponents.sum(axis=1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The four counts at a threshold, and the scores made of them; a score without a denominator is None."""
+
+    found: int  # true positives: the label, called so
+    missed: int  # false negatives: the label, called something else
+    alarms: int  # false positives: something else, called the label
+    spared: int  # true negatives: something else, called so
+
+    @property
+    def positives(self) -> int:
+        """How many pictures have the label."""
+        return self.found + self.missed
+
+    @property
+    def negatives(self) -> int:
+        """How many have another."""
+        return self.alarms + self.spared
+
+    @property
+    def called(self) -> int:
+        """How many are called the label."""
+        return self.found + self.alarms
+
+    @property
+    def right(self) -> int:
+        """How many are answered rightly."""
+        return self.found + self.spared
+
+    @property
+    def total(self) -> int:
+        """How many there are."""
+        return self.positives + self.negatives
+
+    @property
+    def recall(self) -> float | None:
+        """The share of the label's pictures that are found: the true-positive rate."""
+        return _share(self.found, self.positives)
+
+    @property
+    def false_positive_rate(self) -> float | None:
+        """The share of the other pictures that are called the label."""
+        return _share(self.alarms, self.negatives)
+
+    @property
+    def precision(self) -> float | None:
+        """The share of those called the label that have it."""
+        return _share(self.found, self.called)
+
+    @property
+    def f1(self) -> float | None:
+        """The harmonic mean of precision and recall, 0 where neither is above 0."""
+        return _share(2 * self.found, 2 * self.found + self.alarms + self.missed)
+
+    @property
+    def accuracy(self) -> float | None:
+        """The share of all pictures that are answered rightly."""
+        return _share(self.right, self.total)
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+class Ranking:
+    """Pictures in the order of one label's log-odds: every threshold's counts, and the curves through them.
+
+    Args:
+        truth: (N,) bool, whether a picture has the label.
+        odds: (N,) log-odds of the label.
+    """
+
+    def __init__(self, truth: np.ndarray, odds: np.ndarray):
+        """Sort once; everything else looks it up."""
+        self.truth, self.odds = truth.astype(bool), odds.astype(np.float64)
+        self.order = np.argsort(-self.odds, kind="stable")
+        self._ascending = np.sort(self.probability)
+        self._found = np.r_[0, np.cumsum(self.truth[self.order])]  # among the first n
+        self.positives, self.negatives = int(self._found[-1]), int(len(truth) - self._found[-1])
+
+    @cached_property
+    def probability(self) -> np.ndarray:
+        """The probability of the label (N,)."""
+        with np.errstate(over="ignore"):  # exp(-odds) of a very sure no: the probability is 0
+            return 1 / (1 + np.exp(-self.odds))
+
+    @property
+    def has_curves(self) -> bool:
+        """Whether both kinds of pictures are there; without both there is no curve."""
+        return bool(self.positives and self.negatives)
+
+    def at(self, threshold: float) -> Counts:
+        """Count what is right and wrong if a picture is called the label from this probability on."""
+        called = len(self._ascending) - int(np.searchsorted(self._ascending, threshold, side="left"))
+        found = int(self._found[called])
+        alarms = called - found
+        return Counts(found, self.positives - found, alarms, self.negatives - alarms)
+
+    @cached_property
+    def _steps(self) -> tuple[np.ndarray, np.ndarray]:
+        """True and false positives after each run of equal scores, from the highest score down."""
+        ends = np.r_[np.flatnonzero(np.diff(self.odds[self.order])), len(self.odds) - 1]
+        found = self._found[ends + 1]
+        return found, ends + 1 - found
+
+    @cached_property
+    def roc(self) -> tuple[np.ndarray, np.ndarray]:
+        """False- and true-positive rate at every corner of the curve, from (0, 0) to (1, 1)."""
+        found, alarms = self._steps
+        if len(found) > 2:  # points on a straight line between their neighbours add nothing
+            corner = np.r_[True, (np.diff(alarms, 2) != 0) | (np.diff(found, 2) != 0), True]
+            found, alarms = found[corner], alarms[corner]
+        found, alarms = np.r_[0, found], np.r_[0, alarms]
+        return alarms / self.negatives, found / self.positives
+
+    @property
+    def roc_auc(self) -> float:
+        """The area under the ROC curve: the chance that a picture of the label ranks above one without it."""
+        return float(np.trapezoid(self.roc[1], self.roc[0]))
+
+    @cached_property
+    def precision_recall(self) -> tuple[np.ndarray, np.ndarray]:
+        """Precision and recall at every threshold, from recall 0 (where precision counts as 1) upward."""
+        found, alarms = self._steps
+        return np.r_[1.0, found / (found + alarms)], np.r_[0.0, found / self.positives]
+
+    @property
+    def average_precision(self) -> float:
+        """The mean precision over the steps of recall."""
+        precision, recall = self.precision_recall
+        return float((np.diff(recall) * precision[1:]).sum())
+
+    def mistakes(self, threshold: float) -> np.ndarray:
+        """Return the pictures (indices) on the wrong side of a threshold, those furthest from it first."""
+        wrong = np.flatnonzero((self.probability >= threshold) != self.truth)
+        with np.errstate(divide="ignore"):
+            boundary = np.log(threshold) - np.log1p(-threshold)
+        if not np.isfinite(boundary):  # all are on one side: the surest of the opposite first
+            boundary = 0.0 if not len(wrong) else (self.odds.max() if boundary > 0 else self.odds.min())
+        return wrong[np.argsort(-np.abs(self.odds[wrong] - boundary), kind="stable")]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Pictures in BINS of equal width of their top probability (Guo et al. 2017, arXiv:1706.04599)."""
+
+    photos: np.ndarray  # (BINS,) how many
+    confidence: np.ndarray  # (BINS,) mean top probability, NaN where there are none
+    right: np.ndarray  # (BINS,) share answered rightly, NaN where there are none
+    error: float  # expected calibration error: the mean gap of the two, weighted by the photos
+
+
+def calibration(truth: np.ndarray, logits: np.ndarray) -> Calibration:
+    """Compare how sure the answers are with how often they are right.
+
+    Args:
+        truth: (N,) the true labels' numbers.
+        logits: (N, K).
+    """
+    confidence = softmax(logits).max(axis=1)
+    right = np.argmax(logits, axis=1) == truth
+    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)  # open below, closed above
+    photos = np.bincount(bins, minlength=BINS)
+    gap = np.bincount(bins, weights=right - confidence, minlength=BINS)
+    with np.errstate(invalid="ignore"):
+        return Calibration(
+            photos,
+            np.bincount(bins, weights=confidence, minlength=BINS) / photos,
+            np.bincount(bins, weights=right, minlength=BINS) / photos,
+            float(np.abs(gap).sum() / len(truth)),
+        )
+
+
+def wilson(share: np.ndarray, number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the 95 % interval of a share (Wilson 1927), sensible for few pictures and for shares of 0 and 1."""
+    z = 1.959964
+    centre = (share + z**2 / (2 * number)) / (1 + z**2 / number)
+    half = z * np.sqrt(share * (1 - share) / number + z**2 / (4 * number**2)) / (1 + z**2 / number)
+    return np.minimum(centre - half, share), np.maximum(centre + half, share)
