@@ -52,6 +52,13 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def opened(name: str | None) -> ImageClassifier:
+    """Load a model; one of the Hub is fetched, or found in the cache, with its progress on standard error."""
+    if name and not Path(name).expanduser().is_dir():
+        print(f"Fetching {name} from the Hub …", file=sys.stderr, flush=True)
+    return ImageClassifier.from_pretrained(name)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Serve until interrupted; what cannot work is said in one sentence."""
     chosen = options(arguments)
@@ -59,8 +66,8 @@ def main(arguments: list[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         offer = Offer(
-            ImageClassifier.from_pretrained(chosen.model),
-            other=ImageClassifier.from_pretrained(chosen.compare) if chosen.compare else None,
+            opened(chosen.model),
+            other=opened(chosen.compare) if chosen.compare else None,
             samples=samples_for(chosen.samples),
             photos=chosen.photos,
         )

@@ -45,6 +45,8 @@ LARGE_PIXELS = 16_000_000
 MAX_BYTES = 400_000_000
 # Encoders write about ten scans; thousands of them in a small file keep a decoder busy for minutes.
 MAX_JPEG_SCANS = 50
+# Metadata comes in segments of 64 kB; millions of empty ones in a file keep Python busy for many seconds.
+MAX_JPEG_SEGMENTS = 10_000
 # A JPEG is decoded at 1/2, 1/4 or 1/8 while its sides keep at least this many times the tensor's.  Mean
 # absolute difference (of 255) from the full decode, 12 megapixels to 224 px: photos 0.1 with 4, up to 0.4
 # with 3 and 1.7 with 2; saturated stripes and random blocks, the worst pictures found, 1.6, 1.9 and 6.3.
@@ -181,7 +183,7 @@ def declared_pixels(data: bytes) -> int:
         elif data.startswith(b"BM"):
             width, height = struct.unpack_from("<ii", data, 18)
         else:  # the largest of an AVIF's or HEIC's items
-            sizes = [struct.unpack_from(">II", data, found.end()) for found in re.finditer(b"ispe\0\0\0\0", data)]
+            sizes = (struct.unpack_from(">II", data, found.end()) for found in re.finditer(b"ispe\0\0\0\0", data))
             width, height = max(sizes, key=lambda size: size[0] * size[1])
     except (_Refusal, struct.error, ValueError, IndexError, StopIteration):
         return 0
@@ -548,15 +550,17 @@ def _last_pixel(image: Image.Image) -> tuple[int, ...]:
     return pixel if isinstance(pixel, tuple) else (pixel,)
 
 
+_MARKER = re.compile(rb"\xff[^\xff]")
+
+
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield (marker, start, end) of the segments before the first scan's data, the scan's header last."""
     position = 2
-    while True:
-        position = data.find(b"\xff", position)
-        while 0 <= position < len(data) - 1 and data[position + 1] == 0xFF:
-            position += 1
-        if position < 0 or position + 4 > len(data):
+    for _ in range(MAX_JPEG_SEGMENTS):
+        found = _MARKER.search(data, position)
+        if found is None or found.start() + 4 > len(data):
             raise _cut_short()
+        position = found.start()
         marker = data[position + 1]
         if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:  # no length follows
             position += 2
@@ -571,6 +575,7 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
             raise _cut_short()
         yield marker, position, end
         position = end
+    raise _Refusal(f"is a JPEG of more than {MAX_JPEG_SEGMENTS:,} segments")
 
 
 _AFTER_SCAN_DATA = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")

@@ -17,9 +17,9 @@ from gradio.utils import get_upload_folder
 
 from space import visits
 
-MAX_FILE_SIZE = 32 * 2**20  # bytes; a 64-megapixel JPEG of a phone has about 25 MB
+MAX_FILE_SIZE = 32 * 2**20  # bytes of a picture; a 64-megapixel JPEG of a phone has about 25 MB
 MAX_WAITING = 32  # pictures in the queue; the next visitor is told to come back
-SESSIONS = 200  # answers held in memory, about 0.2 MB each
+SESSIONS = 200  # answers held in memory, about 0.4 MB each
 DELETE_EVERY, DELETE_AFTER = 600, 1800  # seconds; so no picture is kept for an hour
 
 
@@ -38,7 +38,13 @@ def photo(**options) -> gr.Image:
 
 def _path(payload) -> str | None:
     """Return the path of the uploaded file; it is all that is used of a request."""
-    return None if payload is None else str(uploaded(payload.path))
+    if payload is None:
+        return None
+    path = uploaded(payload.path)
+    if path.stat().st_size > MAX_FILE_SIZE:
+        sentence = f"The picture is larger than {MAX_FILE_SIZE // 2**20} MB; make it smaller and try again."
+        raise gr.Error(sentence, print_exception=False)
+    return str(path)
 
 
 def files(**options) -> gr.File:
@@ -66,14 +72,14 @@ def uploaded(path: str | None) -> Path:
     """Return the real path of an uploaded file.
 
     Raises:
-        gr.Error: the path leads out of Gradio's upload folder or to no file.
+        gr.Error: the path leads out of Gradio's upload folder, to no file, or to one that the page itself offers.
     """
     try:
         real = Path(path or "").resolve()
         allowed = real.is_relative_to(Path(get_upload_folder()).resolve()) and real.is_file()
     except (OSError, ValueError):  # too long, or a null byte
         allowed = False
-    if not allowed:
+    if not allowed or visits.is_offered(real):
         raise gr.Error("This picture is no longer here; upload it again.", print_exception=False)
     visits.remember(real)
     return real

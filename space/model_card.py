@@ -63,8 +63,8 @@ def _front(block: str) -> Markup:
     """Return what the YAML block says of the model, as a small table (HTML); nothing where it cannot be read."""
     import yaml
 
-    try:
-        entries = yaml.safe_load(block[:20_000])
+    try:  # as text alone: merged keys multiply without end, and numbers may be too long to be written
+        entries = yaml.load(block[:20_000], yaml.BaseLoader)
     except (yaml.YAMLError, ValueError, RecursionError):
         entries = None
     if not isinstance(entries, dict):
@@ -80,7 +80,7 @@ def _front(block: str) -> Markup:
 def _words(entry: object) -> list[str]:
     """Return an entry that is a word or a list of words, at most 20 of them."""
     entries = entry if isinstance(entry, list) else [entry]
-    return [str(word)[:100] for word in entries[:20] if isinstance(word, str | int | float)]
+    return [word[:100] for word in entries[:20] if isinstance(word, str) and word]
 
 
 def _text(text: str) -> Markup:

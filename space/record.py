@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 256 * 2**20  # of the file
 MOST_VALUES = 16_000_000  # float32 of one column in memory: 64 MB
+MOST_ROWS = 1_000_000  # a hash of 64 characters each in memory: 256 MB
+LONGEST = 200  # bytes of a hash or of a split's name
 SPLITS = ("test", "validation", "train")  # the data set's own; every other name is of photos from elsewhere
 
 
@@ -135,6 +137,8 @@ class Record:
             raise ValueError("labels or grid")
 
     def _columns(self, file: pq.ParquetFile) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        if file.metadata.num_rows > MOST_ROWS:
+            raise BundleError(f"{PREDICTIONS} holds more photos than can be shown here; evaluate on fewer photos.")
         _demand_small(file, "logits")
         table = file.read(columns=["hash", "split", "label"], use_threads=False)
         truth = table["label"].to_numpy().astype(np.int64)
@@ -153,6 +157,11 @@ class Record:
 
 
 def _texts(column: Any) -> np.ndarray:
+    """Return a column of text, read as dictionaries: NumPy gives every row the room of the longest."""
+    import pyarrow.compute as pc
+
+    if any((pc.max(pc.binary_length(chunk.dictionary)).as_py() or 0) > LONGEST for chunk in column.chunks):
+        raise ValueError("a text is too long")
     return np.array(column.to_pylist(), dtype=str)
 
 
@@ -172,7 +181,7 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
 
     strange = (pa.ArrowException, KeyError, ValueError, TypeError, AttributeError, OSError, RecursionError)
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, read_dictionary=["hash", "split"]) as file:
             yield file
     except BundleError:
         raise

@@ -43,7 +43,7 @@ def application(page: gr.Blocks, offer: Offer) -> FastAPI:
         css_paths=STYLES,
         i18n=languages.i18n(),
         footer_links=[],
-        max_file_size=guards.MAX_FILE_SIZE,
+        max_file_size=limits.BODIES[limits.UPLOAD].size,  # a zip; of pictures, guards has the limit
         show_error=False,  # what a visitor can cause is answered in the page; the rest would reveal paths
         run_history=False,
         enable_monitoring=False,

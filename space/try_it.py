@@ -221,9 +221,11 @@ def build(offer: Offer) -> None:
 
     def on_choice(answered: Answer | None, k: int | None, chosen: str, request: gr.Request) -> list:
         """Draw the answer anew for a label, with a method that runs if it has not yet; the model's answer stays."""
-        if answered is None or k is None:
-            return [gr.skip()] * (1 + len(drawn))
         say = of(request)
+        if k is None:
+            return [gr.skip()] * (1 + len(drawn))
+        if answered is None:  # a visit that paused for long is over, and nothing of it was kept
+            return [None, Markup("<p class='refusal' role='alert'>{}</p>").format(say("try_it.gone")), "", ""]
         try:
             if chosen != NONE:
                 answered = explained(classifier, answered, k, chosen)

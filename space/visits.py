@@ -155,6 +155,11 @@ def _uploads(folder: Path) -> list[tuple[float, int, Path]]:
     return found
 
 
+def is_offered(path: Path) -> bool:
+    """Tell whether a file (its real path) is one of the page's own, for everybody to download, and no upload."""
+    return path in _own()
+
+
 def _own() -> set[Path]:
     return {Path(path).resolve() for page in _pages for block in page.blocks.values() for path in block.keep_in_cache}
 

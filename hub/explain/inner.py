@@ -48,7 +48,10 @@ def find_features(runner: OnnxRunner) -> InnerMap | None:
 
     known = {node.name for node in runner.session.get_outputs()}
     start = "evidence" if "evidence" in known else "logits"
-    way = list(itertools.islice(_way_back(runner.content, start), HEAD))
+    try:
+        way = list(itertools.islice(_way_back(runner.content, start), HEAD))
+    except (IndexError, ValueError):  # written as no exporter does; what protobuf skips is not always skipped here
+        return None
     declared = b"".join(_field(OUTPUT, _field(NAME, name.encode())) for name, _ in way if name not in known)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
@@ -114,19 +117,21 @@ def _submessages(message: memoryview, wanted: int) -> Iterator[memoryview]:
             if key >> 3 == wanted:
                 yield message[position : position + length]
             position += length
-        else:  # 1 and 5: numbers of 8 and 4 bytes; ONNX has no others
+        elif kind in (1, 5):
             position += 8 if kind == 1 else 4
+        else:
+            raise ValueError("a group, which ONNX does not have")
 
 
 def _varint(message: memoryview, position: int) -> tuple[int, int]:
     """Return the number that begins at a position, seven bits a byte, and the position behind it."""
-    value = shift = 0
-    while True:
-        byte = message[position]
-        value |= (byte & 127) << shift
-        position, shift = position + 1, shift + 7
+    value = 0
+    for place in range(10):  # 64 bits; a number without end would keep Python busy for hours
+        byte = message[position + place]
+        value |= (byte & 127) << 7 * place
         if byte < 128:
-            return value, position
+            return value, position + place + 1
+    raise ValueError("a number of more than 64 bits")
 
 
 def _field(number: int, content: bytes) -> bytes:

@@ -338,6 +338,19 @@ def test_maps_that_cannot_be_told_are_refused():
     assert find_method("score-cam").passes(classifier) == 1
 
 
+def test_a_file_that_only_protobuf_can_read_is_refused(bundle_2, tmp_path):
+    """A group, which ONNX never has, and in it what would be a number without end to who does not know groups."""
+    folder = tmp_path / "odd"
+    shutil.copytree(bundle_2, folder)
+    endless = b"\x80" * 10**6
+    group = b"\xa3\x06" + b"\xaa\x06" + b"\xc0\x84\x3d" + endless + b"\xa4\x06"  # of field 100, with a field 101
+    with (folder / "onnx/model.onnx").open("ab") as file:
+        file.write(group)
+    classifier = ImageClassifier.from_pretrained(folder)
+    assert find_method("score-cam").lacks(classifier).endswith("Score-CAM can find; choose occlusion.")
+    assert classifier.predict(np.zeros((32, 32, 3), np.uint8)).evidence is not None
+
+
 def test_a_model_without_feature_maps_has_no_gradients_on_them():
     """Pixels into a dense layer."""
     import keras

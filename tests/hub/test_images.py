@@ -25,6 +25,7 @@ from hub.images import (
     MAX_BYTES,
     MAX_JPEG_PIXELS,
     MAX_JPEG_SCANS,
+    MAX_JPEG_SEGMENTS,
     MAX_PIXELS,
     MAX_SIDE,
     declared_pixels,
@@ -646,6 +647,15 @@ def test_jpeg_of_thousands_of_scans():
     first, second = (match.start() for match in list(re.finditer(rb"\xff\xda", file))[:2])
     bomb = file[:first] + file[first:second] * (MAX_JPEG_SCANS + 1) + file[second:]
     assert f"{MAX_JPEG_SCANS} scans" in refusal(bomb)
+
+
+def test_jpeg_of_millions_of_empty_segments():
+    file = encode(SCENE, "JPEG")
+    for empty in (b"\xff\xe0\x00\x02", b"\xff\x01"):
+        bomb = file[:2] + empty * 10**6 + file[2:]
+        assert f"{MAX_JPEG_SEGMENTS:,} segments" in refusal(bomb)
+        assert declared_pixels(bomb) == 0
+    assert open_image(file[:2] + b"\xff" * 10**6 + file[2:]).size == SCENE.size  # padding, which is allowed
 
 
 FILES = {

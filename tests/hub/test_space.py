@@ -386,3 +386,6 @@ def test_what_was_pushed_runs(client, hub, repo, bundle_2, photo_files, tmp_path
         assert not {name.split(".")[0] for name in imported} & {"tensorflow", "keras", "torch", "datasets"}
         left = {path.relative_to(place / "home").parts[:3] for path in (place / "home").rglob("*") if path.is_file()}
         assert left <= {(".cache", "huggingface", "hub")}  # the model, and nobody's telemetry
+    said = (tmp_path / spaces[served].split("/")[1] / "log").read_text()
+    assert f"Fetching {served} from the Hub …" in said
+    assert "Fetching 2 files: 100%" in said  # the client's own bar

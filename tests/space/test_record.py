@@ -85,6 +85,7 @@ def test_no_record_is_told_apart(bundle_3):
         lambda table: table.set_column(2, "label", pa.array([7] * len(table))),
         lambda table: table.set_column(2, "label", pa.array(["cat"] * len(table))),
         lambda table: table.set_column(3, "logits", pa.array([[float("nan")] * 3] * len(table))),
+        lambda table: table.set_column(0, "hash", pa.array(["a" * 10**6] * len(table))),
         lambda table: table.slice(0, 0),
     ],
 )

@@ -157,7 +157,9 @@ def test_clearing_the_picture_clears_the_answer(visitor, cat):
     _, verdict, views, *_ = visitor.send("photo", None)["output"]["data"]
     assert "try_it.hint" in str(verdict)
     assert views["visible"] is False
-    assert visitor.send("label", None, "cat", "none")["success"]  # nothing to draw, no error
+    message = visitor.send("label", None, "cat", "none")  # nothing to draw, no error
+    assert message["success"]
+    assert "nothing of your visit is kept" in message["output"]["data"][1]
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,8 @@ def test_what_the_page_itself_offers_stays(tmp_path):
         with gr.Blocks() as page:
             offered = Path(gr.File(str(tmp_path / "metrics.json")).value["path"])
         visiting = visits.Visits(page, guards.uploaded)
+        with pytest.raises(gr.Error, match="upload it again"):  # else Many would take it away
+            guards.uploaded(str(offered))
         visits._owners[offered.resolve()].add("somebody who has named it")
         visiting.forget("somebody who has named it")
         visits.sweep(-1)
