@@ -670,7 +670,7 @@ def _set_transparent_colour(image: Image.Image, key: bytes, depth: int) -> None:
 
 def _from_gif(data: bytes) -> Image.Image:
     """Decode the first frame of a GIF on its canvas; what the frame does not cover is transparent."""
-    left, top, right, bottom = _gif_frame(data)
+    (left, top, right, bottom), data = _gif_frame(data)
     image = _loaded(GifImagePlugin.GifImageFile(io.BytesIO(data)))
     if (left, top, right, bottom) == (0, 0, *image.size):
         return image
@@ -681,8 +681,9 @@ def _from_gif(data: bytes) -> Image.Image:
     return image
 
 
-def _gif_frame(data: bytes) -> tuple[int, int, int, int]:
-    """Return the box of a GIF's first frame after checking its canvas and that its data are all there.
+def _gif_frame(data: bytes) -> tuple[tuple[int, int, int, int], bytes]:
+    """Return the box of a GIF's first frame, after checking its canvas and that its data are all there, and the file
+    without what is no picture before it: Pillow joins a comment's parts in a time that grows with their square.
 
     Source: GIF89a specification, sections 17-26.
     """
@@ -699,20 +700,24 @@ def _gif_frame(data: bytes) -> tuple[int, int, int, int]:
         width, height, flags = struct.unpack_from("<HHB", data, 6)
         _check_size(width, height)
         position = skip_palette(13, flags)
+        kept = [data[:position]]
         while data[position] != 0x2C:
             if data[position] == 0x21:
-                position = skip_blocks(position + 2)
+                start, position = position, skip_blocks(position + 2)
+                if data[start + 1] == 0xF9:  # the extension that says which colour is transparent
+                    kept.append(data[start:position])
             elif data[position] == 0x3B:
                 raise _damaged()
             else:
                 position += 1
+        kept.append(data[position:])
         left, top, columns, rows, flags = struct.unpack_from("<HHHHB", data, position + 1)
         # Pillow widens the canvas for a frame that does not fit.
         _check_size(max(width, left + columns), max(height, top + rows))
         skip_blocks(skip_palette(position + 10, flags) + 1)
     except (IndexError, struct.error) as error:
         raise _cut_short() from error
-    return left, top, left + columns, top + rows
+    return (left, top, left + columns, top + rows), b"".join(kept)
 
 
 def _from_webp(data: bytes) -> tuple[Image.Image, int]:

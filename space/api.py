@@ -36,7 +36,7 @@ from space.api_schema import describe
 from space.curves import log_odds
 from space.html import data_url
 from space.offer import Offer
-from space.viewer import FALLBACK_SCALE
+from space.viewer import OPACITY, jpeg, scale_of
 
 WORKERS = 2  # pictures decoded and answered at once; more than a small machine's cores only take turns
 MAX_WAITING = 64  # requests; twice as many as 32 clients send at once. The next is told to come back
@@ -44,7 +44,6 @@ MAX_FILES = 32  # in one request
 SECONDS = 120  # for a request, from its last byte to its answer: 32 clients with the largest files take turns
 IN_MEMORY = 2**20  # bytes of a body; what is longer waits on the disk for its turn
 SIDE = 512  # pixels of a heatmap's longer side
-OPACITY = 0.65
 QUALITY = 85  # of a heatmap's JPEG
 
 
@@ -359,7 +358,5 @@ def row(classifier: ImageClassifier, prediction: Prediction) -> dict:
 def heatmap(classifier: ImageClassifier, prediction: Prediction, picture, query: Query) -> str:
     """Return the picture with its evidence over it, JPEG, as an address that holds it."""
     values = shown_map(prediction.evidence, classifier.labels.index(query.label or prediction.label))
-    drawn = overlay(picture, values, classifier.evidence_scale or FALLBACK_SCALE, query.opacity)
-    data = io.BytesIO()
-    drawn.save(data, "JPEG", quality=QUALITY)
-    return data_url(data.getvalue(), "image/jpeg")
+    drawn = overlay(picture, values, scale_of(classifier), query.opacity)
+    return data_url(jpeg(drawn, QUALITY), "image/jpeg")

@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from hub import ImageClassifier
+from space.viewer import OPACITY
 
 NUMBERS = {"type": "object", "additionalProperties": {"type": "number"}}
 TEXT, BYTES = {"type": "string"}, {"type": "string", "format": "binary"}
@@ -51,7 +52,7 @@ def _predict(classifier: ImageClassifier) -> dict:
             _option("evidence", {"type": "boolean", "default": True}, "the map that the answer is the mean of"),
             _option("heatmap", {"type": "boolean", "default": False}, "the picture under its evidence"),
             _option("label", label, "whose evidence the heatmap shows; default: the answer's"),
-            _option("opacity", {"type": "number", "minimum": 0, "maximum": 1, "default": 0.65}, "of the heatmap"),
+            _option("opacity", {"type": "number", "minimum": 0, "maximum": 1, "default": OPACITY}, "of the heatmap"),
         ],
         "requestBody": {
             "required": True,

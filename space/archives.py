@@ -17,8 +17,9 @@ from zipfile import ZipInfo
 
 from hub.batch import SUFFIXES
 from hub.errors import ImageError
+from space.guards import MAX_FILE_SIZE
 
-ENTRY = 32 * 10**6  # bytes of one unpacked picture; as much as may be uploaded by itself
+ENTRY = MAX_FILE_SIZE  # bytes of one unpacked picture; as much as may be uploaded by itself
 UNPACKED = 600 * 10**6  # bytes of all pictures of a visit's zips; two seconds' work
 CHUNK = 2**20  # bytes that are unpacked before they are counted
 LISTED = 2 * 2**20  # bytes of a zip's list of files: some 20,000 names
@@ -81,6 +82,7 @@ class Archive:
         self.skipped: list[str] = []
         for entry in self._zip.infolist():
             self._sort(entry)
+        self._zip.filelist, self._zip.NameToInfo = [], {}  # else every entry stays as long as the file is open
 
     def _sort(self, entry: ZipInfo) -> None:
         path = PurePosixPath(entry.filename.replace("\\", "/"))
@@ -116,7 +118,7 @@ class Archive:
                         raise refuse(beyond)
                     content += chunk
                     if len(content) > ENTRY:
-                        raise refuse(f"is larger than {ENTRY // 10**6} MB; make it smaller and try again")
+                        raise refuse(f"is larger than {ENTRY // 2**20} MB; make it smaller and try again")
         except ImageError:
             raise
         except Exception as error:  # see above

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from hub import BundleError, ImageClassifier, ImageError
 from space import try_it, viewer
-from space.html import escape
+from space.html import escape, refusal
 from space.languages import Say, fixed, of
 from space.offer import Offer
 
@@ -31,13 +31,17 @@ def answers(say: Say, models: list[ImageClassifier], path: Path) -> list[Markup]
 
 
 def _head(classifier: ImageClassifier) -> Markup:
-    return Markup("<h2>{}</h2>").format(Markup(escape(classifier.name)))
+    return Markup("<h2>{}</h2>").format(escape(classifier.name))
 
 
 def build(offer: Offer) -> None:
     """Lay out the tab and connect it; call it inside gr.Blocks."""
     models = [offer.classifier, offer.other]
-    photo = try_it.photo_input("compare-photo")
+    with gr.Row():
+        with gr.Column(min_width=300):
+            photo = try_it.photo_input("compare-photo")
+        with gr.Column(min_width=300):
+            try_it.sample_row(offer.samples, photo, "compare-samples")
     refused = gr.HTML(elem_id="compare-refused")
     with gr.Row(elem_id="compare"):
         sides = [
@@ -54,7 +58,7 @@ def build(offer: Offer) -> None:
         try:
             return ["", *answers(of(request), models, path)]
         except (ImageError, BundleError) as error:
-            return [try_it.refusal(error), *blank]
+            return [refusal(str(error)), *blank]
 
     photo.change(
         on_photo,

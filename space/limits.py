@@ -33,7 +33,9 @@ class Body:
 PREDICT, UPLOAD, MCP = "/api/predict", "/gradio_api/upload", "/mcp"
 BODIES = {
     PREDICT: Body(64 * MB, 120),  # two of the largest files, or 32 that a phone makes
-    UPLOAD: Body(600 * MB, 600, files=500),  # what Many takes at once; a home's uplink needs minutes for it
+    UPLOAD: Body(
+        600 * MB, 600, files=1000
+    ),  # Gradio takes no more; Many answers the first 500 and says so. A home's uplink needs minutes
     MCP: Body(44 * MB, 120),  # the largest file in base64, and the little that is said around it
 }
 OTHER = Body(1 * MB, 30)  # the page sends its events in a few kB; a data: address of a photo does not fit
@@ -57,7 +59,10 @@ CLOSED = (
     "/gradio_api/stream",
     "/gradio_api/undo-vibe",
     "/gradio_api/vibe-",
+    "/docs",
     "/monitoring",
+    "/openapi.json",
+    "/redoc",
     "/svelte",
 )
 

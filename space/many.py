@@ -24,7 +24,7 @@ from pathlib import Path
 import gradio as gr
 import numpy as np
 from gradio.utils import get_upload_folder
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
 from hub import BundleError, ImageClassifier, ImageError
 from hub.batch import BATCH, Answer, answers, columns, csv_line, row
@@ -35,11 +35,12 @@ from space.archives import ENTRY, Allowance, Archive, printable
 from space.html import data_url
 from space.languages import Say, fixed, of, texts
 from space.offer import Offer
-from space.viewer import FALLBACK_SCALE
+from space.viewer import jpeg, scale_of
 
 MOST = 500  # pictures of one drop
 ZIPS = 20  # of one drop; each may take a tenth of a second to open, whatever is in it
 THUMBNAIL, PICTURE, MAP = 64, 384, 64  # pixels: a side in the table, the longer side when opened, a side of the map
+QUALITY = 75  # of their JPEG
 NAMED = 5  # labels whose probability is listed when a row is opened; files that a note names
 # The verdict is read off the margin, the difference of the two highest probabilities. With two labels the bounds are
 # 95 % and 75 % for the answer: if the probabilities hold, at most one sure answer in twenty is wrong.
@@ -81,7 +82,7 @@ class Run:
         self.id = secrets.token_urlsafe(8)
         self.done = self.found = 0
         self.items: list[Item] = []
-        self.skipped: dict[str, list[str]] = {}  # by zip: its files that are no pictures
+        self.skipped: dict[str, tuple[list[str], int]] = {}  # by zip: files that are no pictures, and how many are
         self._folder = Path(tempfile.mkdtemp(prefix="many-", dir=get_upload_folder()))
         self._archives: list[Archive] = []
         self._allowance = Allowance()
@@ -117,7 +118,8 @@ class Run:
         for shown, entry in archive.pictures:
             self._add(Item(inside + shown, partial(archive.read, entry, self._allowance), upload))
         if archive.skipped:
-            self.skipped[name] = archive.skipped
+            self.skipped[name] = archive.skipped[:NAMED], len(archive.skipped)
+        archive.pictures, archive.skipped = [], []  # tens of thousands, for as long as the visit lasts
 
     def _add(self, item: Item) -> None:
         self.found += 1
@@ -191,7 +193,7 @@ def _content(path: Path, name: str) -> bytes:
     """Return the bytes of an upload that its owner calls `name`."""
     try:
         if path.stat().st_size > ENTRY:
-            raise ImageError(f"{name} is larger than {ENTRY // 10**6} MB; make it smaller and try again.")
+            raise ImageError(f"{name} is larger than {ENTRY // 2**20} MB; make it smaller and try again.")
         return path.read_bytes()
     except OSError as error:
         raise ImageError(f"{name} is no longer here; send it again.") from error
@@ -208,15 +210,9 @@ class _Named(io.BytesIO):
 def _decode(item: Item, size: int) -> np.ndarray:
     """Return the model's tensor, and leave the pictures to show in `item`."""
     tensor, picture = to_tensor_and_picture(_Named(item.read(), item.name), size, PICTURE)
-    item.picture = _jpeg(picture)
-    item.thumbnail = _jpeg(ImageOps.fit(picture, (THUMBNAIL, THUMBNAIL)))
+    item.picture = jpeg(picture, QUALITY)
+    item.thumbnail = jpeg(ImageOps.fit(picture, (THUMBNAIL, THUMBNAIL)), QUALITY)
     return tensor
-
-
-def _jpeg(picture: Image.Image) -> bytes:
-    data = io.BytesIO()
-    picture.save(data, "JPEG", quality=75)
-    return data.getvalue()
 
 
 # ---------------------------------------------------------------- what is sent
@@ -240,9 +236,9 @@ def _notes(run: Run, say: Say) -> list[str]:
         notes.append(say.plain("many.nothing"))
     if run.found > MOST:
         notes.append(say.plain("many.too_many", found=run.found, most=MOST))
-    for name, left_out in run.skipped.items():
-        files = ", ".join(left_out[:NAMED]) + (", …" if len(left_out) > NAMED else "")
-        notes.append(say.plain("many.skipped", zip=name, count=len(left_out), files=files))
+    for name, (left_out, count) in run.skipped.items():
+        files = ", ".join(left_out) + (", …" if count > len(left_out) else "")
+        notes.append(say.plain("many.skipped", zip=name, count=count, files=files))
     return notes
 
 
@@ -286,7 +282,7 @@ def _row(classifier: ImageClassifier, say: Say, answer: Answer) -> dict:
 def _map(classifier: ImageClassifier, evidence: np.ndarray, k: int) -> str:
     """Return what speaks for label `k` as a small transparent picture; it is smooth, and enlarged as smoothly."""
     data = io.BytesIO()
-    layer(shown_map(evidence, k), (MAP, MAP), classifier.evidence_scale or FALLBACK_SCALE).save(data, "PNG")
+    layer(shown_map(evidence, k), (MAP, MAP), scale_of(classifier)).save(data, "PNG")
     return data_url(data.getvalue(), "image/png")
 
 

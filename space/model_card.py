@@ -20,7 +20,7 @@ from markupsafe import Markup
 from hub import BundleError, ImageClassifier
 from hub.bundle import CARD, FIGURES
 from hub.safety import read_limited
-from space.html import data_url, escape
+from space.html import data_url, escape, refusal
 from space.languages import Say, fixed, of, written
 from space.offer import Offer
 from space.opening import opening
@@ -70,7 +70,7 @@ def _front(block: str) -> Markup:
     if not isinstance(entries, dict):
         return Markup("")
     row = Markup("<tr><th scope='row'>{}</th><td>{}</td></tr>")
-    rows = [row.format(name, _text(", ".join(values))) for name in FRONT if (values := _words(entries.get(name)))]
+    rows = [row.format(name, escape(", ".join(values))) for name in FRONT if (values := _words(entries.get(name)))]
     if not rows:
         return Markup("")
     table = Markup("<div class='scroll'><table class='front' aria-label='README.md'><tbody>{}</tbody></table></div>")
@@ -81,10 +81,6 @@ def _words(entry: object) -> list[str]:
     """Return an entry that is a word or a list of words, at most 20 of them."""
     entries = entry if isinstance(entry, list) else [entry]
     return [word[:100] for word in entries[:20] if isinstance(word, str) and word]
-
-
-def _text(text: str) -> Markup:
-    return Markup(escape(text))
 
 
 # ---------------------------------------------------------------- Markdown
@@ -233,7 +229,7 @@ def content(say: Say, classifier: ImageClassifier) -> str:
     """Return the card of a model, or the sentence that says why there is none to show (HTML)."""
     html, problem = _made(classifier)
     if problem:
-        return Markup("<p class='refusal' role='alert'>{}</p>").format(say("model_card.problem", reason=problem))
+        return refusal(say("model_card.problem", reason=problem))
     return Markup("<article class='card'>{}</article>").format(html) if html else say("model_card.none")
 
 

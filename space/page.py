@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import gradio as gr
-from markupsafe import Markup
 
 from space import compare, guards, many, model_card, quality, try_it, use_it, words
 from space.html import escape
@@ -25,7 +24,7 @@ TABS = {  # in their order; each builds itself inside gr.Blocks
 
 def build(offer: Offer) -> gr.Blocks:
     """Return the page."""
-    labels, name = offer.classifier.labels, Markup(escape(offer.classifier.name))
+    labels, name = offer.classifier.labels, escape(offer.classifier.name)
     with gr.Blocks(
         title=words.title(Say(), labels),
         analytics_enabled=False,

@@ -23,18 +23,17 @@ from hub.images import open_image
 from space import charts, words
 from space.charts import number
 from space.curves import BINS, Calibration, Counts, Ranking, calibration, log_odds
-from space.html import data_url
+from space.html import data_url, refusal
 from space.languages import Say, fixed, of, written
 from space.offer import Offer
 from space.opening import opening
 from space.record import SPLITS, NoRecord, Photos, Record, Split, fetch
+from space.viewer import OPACITY, jpeg
 
 THRESHOLD = 0.5
 ON_A_PAGE = 12
-SIDE = 256  # pixels of a photo's longer side in the gallery
-OPACITY = 0.65  # of the map over a photo
+SIDE, QUALITY = 256, 80  # pixels of a photo's longer side in the gallery, and its JPEG's
 MEAN_UP_TO = 100  # labels; with more, the mean of their areas would take many seconds
-NAMED_UP_TO = 6  # labels in a row of buttons, and counted one by one
 COUNTS = ("positives", "negatives", "found", "missed", "alarms", "called", "total", "right")
 SCORES = ("recall", "false_positive_rate", "precision", "f1", "accuracy")
 
@@ -138,7 +137,7 @@ def about(say: Say, split: Split, labels: list[str]) -> Markup:
     """Say what a set of photos is (HTML)."""
     name = split.name if split.name in SPLITS else "elsewhere"
     counts = np.bincount(split.truth, minlength=len(labels))
-    if len(labels) <= NAMED_UP_TO:
+    if len(labels) <= words.NAMED_UP_TO:
         each = ", ".join(f"{number(say, n)} × {label}" for n, label in zip(counts, labels, strict=True))
         counted = say("quality.count", photos=number(say, len(split)), each=each)
     else:
@@ -378,7 +377,7 @@ def _mistake(
     pictures = []
     photo = quality.photo(str(split.hashes[index]))
     if photo:
-        pictures.append(_picture(_jpeg(photo), "image/jpeg", say("quality.photo_alt")))
+        pictures.append(_picture(jpeg(photo, QUALITY), "image/jpeg", say("quality.photo_alt")))
     if evidence is not None:
         pictures.append(_map(say, label, shown_map(evidence, k), quality.scale, photo))
     if not pictures:
@@ -399,16 +398,10 @@ def _map(say: Say, label: str, values: np.ndarray, scale: float, photo: Image.Im
     mean, low, high = (words.signed(say, float(value)) for value in (values.mean(), values.min(), values.max()))
     alt = say("quality.map_alt", label=label, mean=mean, low=low, high=high)
     if photo:
-        return _picture(_jpeg(overlay(photo, values, scale, OPACITY)), "image/jpeg", alt)
+        return _picture(jpeg(overlay(photo, values, scale, OPACITY), QUALITY), "image/jpeg", alt)
     file = io.BytesIO()
     Image.fromarray(colour(values, scale)).save(file, "PNG")
     return _picture(file.getvalue(), "image/png", alt, "cells")
-
-
-def _jpeg(picture: Image.Image) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=80)
-    return file.getvalue()
 
 
 def _picture(content: bytes, kind: str, alt: str, name: str = "photo") -> Markup:
@@ -437,14 +430,7 @@ def build(offer: Offer) -> None:
             gr.HTML(fixed("quality.none"), elem_id="quality-none")
         except BundleError as error:
             reason = str(error)
-            gr.HTML(
-                written(
-                    lambda say: Markup("<p class='refusal' role='alert'>{}</p>").format(
-                        say("quality.problem", reason=reason)
-                    )
-                ),
-                elem_id="quality-none",
-            )
+            gr.HTML(written(lambda say: refusal(say("quality.problem", reason=reason))), elem_id="quality-none")
         else:
             hashes = {str(name) for split in record.splits.values() for name in split.hashes}
             photos = Photos(offer.photos, hashes) if offer.photos else None
@@ -481,7 +467,7 @@ def _build(quality: Quality) -> None:
         )
         label: gr.State | gr.Radio | gr.Dropdown = gr.State(1)
         if len(labels) > 2:
-            choose = gr.Radio if len(labels) <= NAMED_UP_TO else gr.Dropdown
+            choose = gr.Radio if len(labels) <= words.NAMED_UP_TO else gr.Dropdown
             label = choose(
                 labels,
                 value=labels[0],

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hub import BundleError, ImageClassifier, ImageError
+from hub.batch import SUFFIXES
 from hub.bundle import METRICS, PREDICTIONS, read_json
 from hub.errors import DataError
 from hub.images import open_image, pixel_hash
-from space.samples import PICTURES
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -260,7 +260,7 @@ class Photos:
             for folder, folders, files in os.walk(self._folder):
                 folders.sort()
                 for file in sorted(files):
-                    if Path(file).suffix.lower() in PICTURES and not file.startswith("."):
+                    if Path(file).suffix.lower() in SUFFIXES and not file.startswith("."):
                         self._try(Path(folder, file))
                     if len(self._found) == len(self._wanted):
                         return

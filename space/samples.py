@@ -11,6 +11,7 @@ from pathlib import Path
 from markupsafe import Markup
 from PIL import ImageOps
 
+from hub.batch import SUFFIXES
 from hub.errors import DataError, ImageError
 from hub.images import open_image
 from space.html import data_url
@@ -18,7 +19,6 @@ from space.languages import Say
 
 MOST = 24  # more would push the answer off a phone's screen
 THUMBNAIL = 160  # pixels, more than its size on the page, for sharp screens
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".avif", ".bmp"}
 
 # Package, its file, the name of its caption in languages/samples.json. scikit-image is not among the Space's
 # packages; where it is, its cat is too.
@@ -63,7 +63,7 @@ def _in_folder(folder: Path) -> list[tuple[Path, str]]:
     files = sorted(
         path
         for path in folder.iterdir()
-        if path.suffix.lower() in PICTURES and path.is_file() and not path.name.startswith(".")
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
     )
     if len(files) > MOST:
         print(f"{folder} holds {len(files)} pictures; the first {MOST} are offered.", file=sys.stderr)

@@ -18,6 +18,9 @@ from space.offer import Offer
 from space.page import STYLES, theme
 from space.visits import Visits
 
+# A picture that is dropped beside a field would take the page's place in the browser, and all that is on it.
+STAY = """() => ["dragover", "drop"].forEach((name) =>
+    document.addEventListener(name, (event) => event.preventDefault()))"""
 PORT, TRIED = 7860, 100  # the first port that is free of these
 
 
@@ -29,7 +32,7 @@ def application(page: gr.Blocks, offer: Offer) -> FastAPI:
     guards.stay_home()
     guards.return_memory()
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-    app.get("/healthz")(healthz)
+    app.api_route("/healthz", methods=["GET", "HEAD"])(healthz)
     app.mount("/api", api(offer))
     app.add_route(limits.MCP, tools.application(offer))
     visiting = Visits(page, guards.uploaded)
@@ -41,6 +44,7 @@ def application(page: gr.Blocks, offer: Offer) -> FastAPI:
         path="/",
         theme=theme(),
         css_paths=STYLES,
+        js=STAY,
         i18n=languages.i18n(),
         footer_links=[],
         max_file_size=limits.BODIES[limits.UPLOAD].size,  # a zip; of pictures, guards has the limit

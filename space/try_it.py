@@ -6,7 +6,7 @@ another method runs once; opacity and view are the browser's own affair.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import gradio as gr
@@ -19,13 +19,12 @@ from hub import BundleError, ImageClassifier, ImageError, Prediction, explain
 from hub.heatmaps import shown_map
 from hub.images import to_tensor_and_picture
 from space import guards, viewer, words
-from space.html import escape
+from space.html import escape, refusal
 from space.languages import Say, fixed, of, written
 from space.offer import Offer
-from space.samples import buttons
+from space.samples import Sample, buttons
 
 SIDE = 1024  # pixels of the shown picture's longer side
-OPACITY = 0.65
 VIEWS = ("overlay", "beside", "swipe")
 NONE = "none"  # no other method
 
@@ -69,19 +68,23 @@ def answer(classifier: ImageClassifier, path: str | Path) -> Answer:
     return Answer(classifier.predict(tensor), tensor, viewer.jpeg(picture))
 
 
-def explained(classifier: ImageClassifier, answered: Answer, k: int, method: str) -> Answer:
-    """Return the answer with what a method says of label `k`, which runs if it has not yet.
+@dataclass(eq=False)
+class Visit:
+    """A visitor's session: the answer that is on the page. Shared by all its events, so that each can see a new one."""
+
+    answered: Answer | None = None
+
+
+def explained(classifier: ImageClassifier, answered: Answer, k: int, method: str) -> explain.Explanation:
+    """Return what a method says of label `k`; it runs once for each answer.
 
     Raises:
         BundleError: the method does not run here, or is not known.
     """
     chosen = explain.find_method(method)
-    if (chosen.name, k) in answered.explained:
-        return answered
-    if problem := chosen.lacks(classifier):
-        raise BundleError(problem)
-    found = chosen(classifier, answered.tensor, k)
-    return replace(answered, explained={**answered.explained, (chosen.name, k): found})
+    if (method, k) not in answered.explained:
+        answered.explained[method, k] = chosen(classifier, answered.tensor, k)
+    return answered.explained[method, k]
 
 
 def reply(say: Say, answered: Answer, labels: list[str]) -> Markup:
@@ -91,38 +94,39 @@ def reply(say: Say, answered: Answer, labels: list[str]) -> Markup:
     return sentence.format(words.verdict(say, prediction, labels)) + words.shares(say, prediction, labels)
 
 
-def refusal(error: Exception) -> Markup:
-    """Return a refusal as the page shows it (HTML)."""
-    return Markup("<p class='refusal' role='alert'>{}</p>").format(Markup(escape(str(error))))
-
-
 def draw(say: Say, classifier: ImageClassifier, answered: Answer, k: int, method: str = NONE) -> Markup:
-    """Return the picture with its evidence for label `k`, and beside it what another method says (HTML)."""
+    """Return the picture with its evidence for label `k`, and beside it what another method says (HTML).
+
+    Raises:
+        BundleError: as `explained`.
+    """
     labels, evidence = classifier.labels, answered.prediction.evidence
     panes = [] if evidence is None else [evidence_pane(say, classifier, answered.prediction, k)]
     if method != NONE:
-        panes.append(_method_pane(say, classifier, answered.explained[method, k], k, method))
+        panes.append(_method_pane(say, classifier, explained(classifier, answered, k, method), k, method))
     numbers = None if evidence is None else viewer.grid_csv(answered.prediction, labels, k)
     return viewer.figure(say, answered.picture, panes, numbers=numbers)
 
 
 def evidence_pane(say: Say, classifier: ImageClassifier, prediction: Prediction, k: int) -> viewer.Pane:
     """Return the evidence for label `k`, on the model's fixed scale."""
-    labels, scale = classifier.labels, classifier.evidence_scale or viewer.FALLBACK_SCALE
+    labels, scale, values = classifier.labels, viewer.scale_of(classifier), shown_map(prediction.evidence, k)
+    strongest = float(values.flat[np.abs(values).argmax()])
+    note = say("viewer.strongest", value=words.signed(say, strongest), scale=say.number(f"{scale:.1f}"))
     return viewer.Pane(
         title=say("try_it.evidence_for", label=labels[k]),
         spoken=say.plain("try_it.spoken", label=labels[k]),
-        values=shown_map(prediction.evidence, k),
+        values=values,
         scale=scale,
         signed=True,
         bar=words.bar(say, labels, k, scale, signed_map=True),
-        notes=Markup(""),
+        notes=viewer.notes(note),
     )
 
 
 def _method_pane(say: Say, classifier: ImageClassifier, found: explain.Explanation, k: int, method: str) -> viewer.Pane:
     labels, title = classifier.labels, explain.find_method(method).title
-    scale = classifier.evidence_scale or viewer.FALLBACK_SCALE if found.in_logits else None
+    scale = viewer.scale_of(classifier) if found.in_logits else None
     cost = "free" if found.passes == 1 else "cost"  # one pass is the one that answered
     costs = say(f"try_it.{cost}", passes=found.passes, seconds=say.number(f"{found.seconds:.2g}"))
     about = say(about_key(method, keeps_map=_keeps_map(classifier)), label=labels[k])
@@ -133,7 +137,7 @@ def _method_pane(say: Say, classifier: ImageClassifier, found: explain.Explanati
         scale=scale or max(float(found.values.max()), 1e-9),
         signed=found.signed,
         bar=words.bar(say, labels, k, scale, signed_map=found.signed),
-        notes=Markup("<div class='notes'><p>{} {}</p></div>").format(about, costs),
+        notes=viewer.notes(about + " " + costs),
     )
 
 
@@ -147,40 +151,25 @@ def build(offer: Offer) -> None:
     """Lay out the tab and connect it; call it inside gr.Blocks."""
     classifier, samples = offer.classifier, offer.samples
     labels = classifier.labels
-    state = gr.State(time_to_live=guards.DELETE_AFTER)
+    state = gr.State(Visit(), time_to_live=guards.DELETE_AFTER)
     with gr.Row(elem_id="desk"):
         with gr.Column(min_width=300, elem_id="question"):
             photo = photo_input("photo")
-            if samples:
-                gr.HTML(fixed("try_it.or_sample"))
-                gallery = gr.HTML(
-                    written(lambda say: buttons(say, samples)), js_on_load=CLICK_SAMPLE, elem_id="samples"
-                )
+            sample_row(samples, photo, "samples")
         with gr.Column(min_width=300, elem_id="answer"):
             verdict = gr.HTML(fixed("try_it.hint"), elem_id="verdict")
             with gr.Column(visible=False, elem_id="views") as views:
                 gr.HTML(fixed("try_it.no_evidence"), visible=not _keeps_map(classifier), elem_id="no-map")
                 figure = gr.HTML(js_on_load=viewer.SCRIPT, elem_id="figure")
-                with gr.Row(elem_id="controls"):
-                    view = gr.Radio(
-                        [(fixed(f"try_it.{name}"), name) for name in VIEWS],
-                        value=VIEWS[0],
-                        label=fixed("try_it.view"),
-                        min_width=300,
-                        scale=3,
-                        elem_id="view",
-                    )
-                    opacity = gr.Slider(
-                        0,
-                        1,
-                        OPACITY,
-                        step=0.05,
-                        label=fixed("try_it.opacity"),
-                        buttons=[],
-                        min_width=200,
-                        scale=2,
-                        elem_id="opacity",
-                    )
+                view = gr.Radio(
+                    [(fixed(f"try_it.{name}"), name) for name in VIEWS],
+                    value=VIEWS[0],
+                    label=fixed("try_it.view"),
+                    elem_id="view",
+                )
+                opacity = gr.Slider(
+                    0, 1, viewer.OPACITY, step=0.05, label=fixed("try_it.opacity"), buttons=[], elem_id="opacity"
+                )
                 choose = gr.Radio if len(labels) <= words.NAMED_UP_TO else gr.Dropdown
                 label = choose(labels, type="index", label=fixed("try_it.label"), elem_id="label")
                 account = gr.HTML(elem_id="account", visible=_keeps_map(classifier))
@@ -205,43 +194,38 @@ def build(offer: Offer) -> None:
             words.about_evidence(say, labels, k, answered.prediction.evidence.shape[:2]),
         ]
 
-    def on_photo(path: Path | None, request: gr.Request) -> dict:
+    def on_photo(path: Path | None, visit: Visit, request: gr.Request) -> dict:
         """Answer a new picture, refuse it in one sentence, or clear the answer."""
-        nothing = {state: None, views: gr.update(visible=False)}
+        visit.answered = None
+        hidden = {state: visit, views: gr.update(visible=False)}
         if path is None:
-            return {verdict: fixed("try_it.hint"), **nothing}
+            return {verdict: fixed("try_it.hint"), **hidden}
         try:
             answered = answer(classifier, path)
         except (ImageError, BundleError) as error:
-            return {verdict: refusal(error), **nothing}
+            return {verdict: refusal(str(error)), **hidden}
+        visit.answered = answered
         say, k = of(request), labels.index(answered.prediction.label)
         parts = dict(zip(drawn, show(say, answered, k, NONE), strict=True))
         shown = {verdict: reply(say, answered, labels), views: gr.update(visible=True)}
-        return {state: answered, **shown, label: answered.prediction.label, method: NONE, **parts}
+        return {state: visit, **shown, label: answered.prediction.label, method: NONE, **parts}
 
-    def on_choice(answered: Answer | None, k: int | None, chosen: str, request: gr.Request) -> list:
+    def on_choice(visit: Visit, k: int | None, chosen: str, request: gr.Request) -> list:
         """Draw the answer anew for a label, with a method that runs if it has not yet; the model's answer stays."""
-        say = of(request)
-        if k is None:
-            return [gr.skip()] * (1 + len(drawn))
-        if answered is None:  # a visit that paused for long is over, and nothing of it was kept
-            return [None, Markup("<p class='refusal' role='alert'>{}</p>").format(say("try_it.gone")), "", ""]
+        say, answered = of(request), visit.answered
+        if answered is None or k is None:
+            return [refusal(say("try_it.gone")), "", ""]
         try:
-            if chosen != NONE:
-                answered = explained(classifier, answered, k, chosen)
-            return [answered, *show(say, answered, k, chosen)]
+            shown = show(say, answered, k, chosen)
         except (ImageError, BundleError) as error:
-            _, *rest = show(say, answered, k, NONE)
-            return [answered, draw(say, classifier, answered, k) + refusal(error), *rest]
-
-    def on_sample(event: gr.EventData) -> str:
-        """Put a copy of the sample where uploads lie: nothing else may be read."""
-        sample = samples[min(max(int(event.index), 0), len(samples) - 1)]  # the index comes from the browser
-        return processing_utils.save_file_to_cache(sample.path, cache_dir=get_upload_folder())
+            figure_, *rest = show(say, answered, k, NONE)
+            shown = [figure_ + refusal(str(error)), *rest]
+        # Another picture was answered while a method ran: what it found is not what the page is about any more.
+        return shown if visit.answered is answered else [gr.skip()] * len(shown)
 
     photo.change(
         on_photo,
-        photo,
+        [photo, state],
         [state, verdict, views, label, method, *drawn],
         show_progress_on=verdict,
         concurrency_limit=2,
@@ -252,14 +236,28 @@ def build(offer: Offer) -> None:
         [label.input, method.input],
         on_choice,
         [state, label, method],
-        [state, *drawn],
+        drawn,
         trigger_mode="always_last",
         show_progress_on=figure,
         concurrency_limit=2,
         api_visibility="private",
     )
-    if samples:
-        gallery.click(on_sample, None, photo, show_progress="hidden", api_visibility="private")
+
+
+def sample_row(samples: list[Sample], photo: gr.Image, name: str) -> None:
+    """Lay out the pictures to click on; one that is clicked goes into the field `photo`."""
+    if not samples:
+        return
+
+    def on_sample(event: gr.EventData) -> str:
+        """Put a copy of the sample where uploads lie: nothing else may be read."""
+        sample = samples[min(max(int(event.index), 0), len(samples) - 1)]  # the index comes from the browser
+        return processing_utils.save_file_to_cache(sample.path, cache_dir=get_upload_folder())
+
+    gr.HTML(fixed("try_it.or_sample"))
+    row = written(lambda say: buttons(say, samples))
+    gallery = gr.HTML(row, js_on_load=CLICK_SAMPLE, elem_id=name, elem_classes="samples")
+    gallery.click(on_sample, None, photo, show_progress="hidden", api_visibility="private")
 
 
 def photo_input(name: str) -> gr.Image:
@@ -293,6 +291,6 @@ def _not_here(classifier: ImageClassifier) -> str:
     """Say which methods do not run here, and why (HTML)."""
     reasons = {method.title: method.lacks(classifier) for name, method in explain.METHODS.items() if name != "evidence"}
     line = Markup("<li><b>{}</b>: {}</li>")
-    lines = [line.format(title, Markup(escape(reason))) for title, reason in reasons.items() if reason]
+    lines = [line.format(title, escape(reason)) for title, reason in reasons.items() if reason]
     listed = Markup("<ul>{}</ul>").format(Markup("").join(lines))
     return written(lambda say: say("try_it.not_here", list=listed)) if lines else ""

@@ -15,13 +15,14 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from hub import Prediction
+from hub import ImageClassifier, Prediction
 from hub.heatmaps import layer, shown_map
 from space.html import data_url, escape
 from space.languages import Say
 
 SCRIPT = (Path(__file__).parent / "static" / "viewer.js").read_text(encoding="utf-8")
 SIDE = 256  # pixels of a map's longer side; it is smooth, and the browser enlarges it as smoothly
+OPACITY = 0.65  # of a map over a photo, until somebody chooses another
 FALLBACK_SCALE = 10.0  # logits, for a bundle that stores no scale: fixed all the same
 
 
@@ -38,10 +39,15 @@ class Pane:
     notes: Markup  # below it
 
 
-def jpeg(picture: Image.Image) -> bytes:
+def scale_of(classifier: ImageClassifier) -> float:
+    """Return the value in logits at which a map has its full colour, the same for every photo."""
+    return classifier.evidence_scale or FALLBACK_SCALE
+
+
+def jpeg(picture: Image.Image, quality: int = 88) -> bytes:
     """Return a picture as it is sent to the browser."""
     data = io.BytesIO()
-    picture.save(data, "JPEG", quality=88)
+    picture.save(data, "JPEG", quality=quality)
     return data.getvalue()
 
 
@@ -62,9 +68,14 @@ def figure(say: Say, picture: bytes, panes: list[Pane], *, numbers: str | None =
         if numbers:
             buttons += _button("numbers", say("viewer.save_numbers"))
     return Markup(
-        "<div class='panes' data-panes='{}' data-numbers='{}' style='--photo: url({}); --shape: {} / {}'>{}</div>"
+        "<div class='panes' data-panes='{}' data-numbers='{}' style='--photo: url({}); --ratio: {:.5f}'>{}</div>"
         "<div class='save'>{}</div>"
-    ).format(len(panes), Markup(escape(numbers or "")), data_url(picture, "image/jpeg"), width, height, stages, buttons)
+    ).format(len(panes), escape(numbers or ""), data_url(picture, "image/jpeg"), width / height, stages, buttons)
+
+
+def notes(text: Markup) -> Markup:
+    """Return what stands below a map (HTML)."""
+    return Markup("<div class='notes'><p>{}</p></div>").format(text)
 
 
 def _pane(say: Say, pane: Pane, size: tuple[int, int]) -> Markup:
@@ -80,7 +91,7 @@ def _pane(say: Say, pane: Pane, size: tuple[int, int]) -> Markup:
     ).format(
         title=pane.title,
         photo=say("viewer.photo"),
-        spoken=Markup(escape(pane.spoken)),
+        spoken=escape(pane.spoken),
         map=data_url(data.getvalue(), "image/png"),
         swipe=say("viewer.swipe_here"),
         bar=pane.bar,

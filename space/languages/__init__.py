@@ -50,7 +50,7 @@ class Say:
     @staticmethod
     def text(value: str) -> Markup:
         """Return a text from a bundle or a visitor as HTML."""
-        return Markup(escape(value))
+        return escape(value)
 
     def number(self, written: str) -> str:
         """Return a number, written with a point, as this language writes it."""

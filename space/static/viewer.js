@@ -1,7 +1,18 @@
 // The swipe, and the two downloads. `element` is the gr.HTML around the figure; its content comes and goes.
+let cut = 50;
+
 element.addEventListener("input", (event) => {
-    if (event.target.matches(".cut")) element.style.setProperty("--cut", `${event.target.value}%`);
+    if (!event.target.matches(".cut")) return;
+    cut = event.target.value;
+    follow();
 });
+new MutationObserver(follow).observe(element, { childList: true, subtree: true });
+
+// All panes are cut at the same place, new ones too.
+function follow() {
+    element.style.setProperty("--cut", `${cut}%`);
+    for (const range of element.querySelectorAll(".cut")) range.value = cut;
+}
 
 element.addEventListener("click", async (event) => {
     const what = event.target.closest("[data-save]")?.dataset.save;

@@ -324,6 +324,14 @@ def _gif(canvas, frame, *, transparent: int | None = None) -> bytes:
     return head + control + b"\x2c" + place + data
 
 
+def test_gif_with_an_endless_comment():
+    """Four million parts of one byte: joined one by one they take the better part of an hour."""
+    file = encode(SCENE.convert("P"), "GIF")
+    end = 13 + (3 << ((file[10] & 7) + 1))
+    bomb = file[:end] + b"\x21\xfe" + b"\x01a" * 2**22 + b"\x00" + file[end:]
+    assert open_image(bomb).tobytes() == open_image(file).tobytes()
+
+
 @pytest.mark.parametrize("transparent", [None, 1])
 def test_gif_frame_smaller_than_its_canvas(transparent):
     """What the frame does not cover is transparent, not colour 0."""

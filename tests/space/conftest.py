@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import urllib.request
 import uuid
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -66,24 +67,32 @@ class Visitor:
         with urllib.request.urlopen(urllib.request.Request(f"{self.api}/upload", body, kind)) as reply:
             return json.load(reply)[0]
 
-    def send(self, target: str | int, *data, event: dict | None = None) -> dict:
-        """Trigger an event, by its number or by what triggers it first; return the message that ends it."""
+    def join(self, target: str | int, *data, event: dict | None = None) -> str:
+        """Trigger an event, by its number or by what triggers it first; return its id."""
         number = target if isinstance(target, int) else self.event(target)
         body = {"data": data, "fn_index": number, "session_hash": self.session, "event_data": event}
         kind = {"Content-Type": "application/json"}
         join = urllib.request.Request(f"{self.api}/queue/join", json.dumps(body).encode(), kind)
-        with urllib.request.urlopen(join):
-            pass
+        with urllib.request.urlopen(join) as reply:
+            return json.load(reply)["event_id"]
+
+    def ends(self) -> Iterator[dict]:
+        """Yield the messages that end events, as they come."""
         with urllib.request.urlopen(f"{self.api}/queue/data?session_hash={self.session}", timeout=30) as stream:
             for line in stream:
                 message = json.loads(line.removeprefix(b"data:")) if line.startswith(b"data:") else {}
                 if message.get("msg") == "process_completed":
-                    return message
+                    yield message
         raise AssertionError("the server closed the stream before an answer")
+
+    def send(self, target: str | int, *data, event: dict | None = None) -> dict:
+        """Trigger an event; return the message that ends it."""
+        self.join(target, *data, event=event)
+        return next(self.ends())
 
     def ask(self, content: bytes, name: str = "photo.jpg") -> dict:
         """Upload a picture and ask for its answer."""
-        return self.send("photo", file_data(self.upload(name, content)))
+        return self.send("photo", file_data(self.upload(name, content)), None)
 
 
 def file_data(path: str, **more) -> dict:

@@ -140,7 +140,7 @@ def test_no_payload_reads_another_file_or_fetches_one(visitor, secret, attack):
 def test_an_uploaded_drawing_with_a_script_is_not_shown_as_a_page(visitor, address_2):
     """Gradio takes an SVG that an event has named as a part of the page, while it takes the page as not running."""
     path = visitor.upload("x.svg", b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>")
-    assert "SVG" in str(visitor.send("photo", file_data(path)))
+    assert "SVG" in str(visitor.send("photo", file_data(path), None))
     with urllib.request.urlopen(f"{address_2}gradio_api/file={path}") as reply:
         assert reply.headers["Content-Disposition"].startswith("attachment")
         assert reply.headers["Content-Type"] == "application/octet-stream"

@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import re
+import threading
 from base64 import b64decode
 from pathlib import Path
 
@@ -98,12 +99,13 @@ def test_the_numbers_to_save_are_the_evidence(classifier_3, cat):
 @pytest.mark.parametrize("count", [2, 3])
 def test_a_method_is_drawn_beside_the_evidence_and_runs_once(request, cat, method, count):
     classifier = request.getfixturevalue(f"classifier_{count}")
-    answered = try_it.explained(classifier, try_it.answer(classifier, cat), 1, method)
+    answered = try_it.answer(classifier, cat)
     drawn = try_it.draw(EN, classifier, answered, 1, method)
     assert len(maps(drawn)) == 2
     assert f"{explain.find_method(method).title} for dog" in drawn
     assert "Cost: " in drawn
-    assert try_it.explained(classifier, answered, 1, method) is answered
+    assert try_it.explained(classifier, answered, 1, method) is answered.explained[method, 1]
+    assert len(answered.explained) == 1
 
 
 def test_every_method_is_described_in_every_language():
@@ -131,8 +133,8 @@ def test_a_classic_head_has_no_map_and_offers_occlusion(classic, cat):
     with served(classic) as address:
         visitor = Visitor(address)
         message = visitor.ask(cat.read_bytes())
-        state, verdict, views, _, _, figure, *_ = message["output"]["data"]
-        shown = visitor.send("method", state, "cat", "occlusion")["output"]["data"][1]
+        _, verdict, views, _, _, figure, *_ = message["output"]["data"]
+        shown = visitor.send("method", None, "cat", "occlusion")["output"]["data"][0]
     assert "%" in verdict
     assert views["visible"] is True
     assert maps(figure) == []
@@ -147,19 +149,19 @@ def test_another_label_does_not_run_the_model(visitor, classifier_2, cat, monkey
     for label in ("dog", "cat"):
         message = visitor.send("label", None, label, "none")
         assert message["success"]
-        assert f"Evidence for {label}" in message["output"]["data"][1]
+        assert f"Evidence for {label}" in message["output"]["data"][0]
     other = visitor.send("label", None, "dog" if "Evidence for cat" in first else "cat", "none")
-    assert maps(other["output"]["data"][1])[0].tobytes() != maps(first)[0].tobytes()
+    assert maps(other["output"]["data"][0])[0].tobytes() != maps(first)[0].tobytes()
 
 
 def test_clearing_the_picture_clears_the_answer(visitor, cat):
     visitor.ask(cat.read_bytes())
-    _, verdict, views, *_ = visitor.send("photo", None)["output"]["data"]
+    _, verdict, views, *_ = visitor.send("photo", None, None)["output"]["data"]
     assert "try_it.hint" in str(verdict)
     assert views["visible"] is False
     message = visitor.send("label", None, "cat", "none")  # nothing to draw, no error
     assert message["success"]
-    assert "nothing of your visit is kept" in message["output"]["data"][1]
+    assert "nothing of your visit is kept" in message["output"]["data"][0]
 
 
 @pytest.mark.parametrize(
@@ -170,7 +172,7 @@ def test_a_sample_is_copied_to_where_uploads_lie(visitor, index, name):
     [photo] = message["output"]["data"]
     assert Path(photo["path"]).is_relative_to(os.environ["GRADIO_TEMP_DIR"])
     assert Path(photo["path"]).name == name
-    answer = visitor.send("photo", file_data(photo["path"]))
+    answer = visitor.send("photo", file_data(photo["path"]), None)
     assert "class='verdict'" in answer["output"]["data"][1]
 
 
@@ -179,3 +181,31 @@ def test_a_click_that_names_no_sample_reveals_nothing(visitor):
         message = visitor.send("samples", event=event)
         assert not message["success"]
         assert "Traceback" not in str(message)
+
+
+class Waiting(explain.masks.Occlusion):
+    """Occlusion that begins when it is told to."""
+
+    def __init__(self):
+        self.begun, self.go = threading.Event(), threading.Event()
+
+    def __call__(self, *arguments):
+        self.begun.set()
+        assert self.go.wait(20)
+        return super().__call__(*arguments)
+
+
+def test_a_method_that_ends_too_late_leaves_the_new_picture_alone(visitor, cat, monkeypatch):
+    slow = Waiting()
+    visitor.ask(cat.read_bytes())
+    monkeypatch.setitem(explain.METHODS, "occlusion", slow)
+    late = visitor.join("method", None, "cat", "occlusion")
+    assert slow.begun.wait(20)
+    new = visitor.join("photo", file_data(visitor.upload("other.jpg", cat.read_bytes())), None)
+    for message in visitor.ends():
+        if message["event_id"] == new:
+            slow.go.set()
+        elif message["event_id"] == late:
+            break
+    assert message["success"]
+    assert all(part.get("__type__") == "update" and "value" not in part for part in message["output"]["data"])

@@ -47,7 +47,7 @@ def test_a_visit_leaves_nothing(visitor, address_2, cat):
     content = cat.read_bytes() + os.urandom(8)
     with open_page(visitor, address_2):
         path = visitor.upload("cat.jpg", content)
-        assert visitor.send("photo", file_data(path))["success"]
+        assert visitor.send("photo", file_data(path), None)["success"]
         drawn = visitor.send("label", None, "dog", "none")
         assert "data:image/jpeg" in str(drawn)
         time.sleep(0.2)
@@ -65,7 +65,7 @@ def test_what_two_visits_use_stays_until_both_are_over(address_2, cat):
         with open_page(second, address_2):
             paths = [visitor.upload("cat.jpg", content) for visitor in (first, second)]
             assert paths[0] == paths[1]
-            assert all(visitor.send("photo", file_data(paths[0]))["success"] for visitor in (first, second))
+            assert all(visitor.send("photo", file_data(paths[0]), None)["success"] for visitor in (first, second))
         time.sleep(0.5)
         assert Path(paths[0]).exists()
     assert gone(paths[0])
@@ -75,7 +75,7 @@ def test_a_visit_whose_connection_breaks_for_a_moment_is_not_over(visitor, addre
     monkeypatch.setattr(visits, "LEAVE_AFTER", 0.5)
     with open_page(visitor, address_2):
         path = visitor.upload("cat.jpg", cat.read_bytes() + os.urandom(8))
-        visitor.send("photo", file_data(path))
+        visitor.send("photo", file_data(path), None)
     with open_page(visitor, address_2):
         time.sleep(0.8)
         assert Path(path).exists()
