@@ -143,22 +143,28 @@ def to_tensor_and_picture(source, size: int, side: int) -> tuple[np.ndarray, Ima
     Raises:
         ImageError: as `open_image`.
     """
+    start = source.tell() if hasattr(source, "seek") and not isinstance(source, Image.Image) else None
     with contextlib.ExitStack() as turn:
-        start = source.tell() if hasattr(source, "seek") and not isinstance(source, Image.Image) else None
         picture, box = _open(source, size, turn)
-        if box is not None and max(picture.size) < side:  # reduced as far as a small tensor allows
-            tensor = _squashed(picture, box, size)
-            if start is not None:
-                source.seek(start)
-            return tensor, to_tensor_and_picture(source, -(-side // DRAFT_MARGIN), side)[1]
-        width, height = (picture.width, picture.height) if box is None else (box[2] - box[0], box[3] - box[1])
-        scale = min(1, side / max(width, height))
-        shown = (max(1, round(width * scale)), max(1, round(height * scale)))
-        if shown == picture.size:  # neither to be made smaller nor to be cut
-            return _squashed(picture, box, size), picture
-        # The gap: first by a whole number, fast, and then by the rest; no eye sees a difference from 2 on.
-        small = picture.resize(shown, Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
-        return _squashed(picture, box, size), small
+        tensor = _squashed(picture, box, size)
+        if box is None or max(picture.size) >= side:
+            return tensor, _shrunk(picture, box, side)
+    # It was reduced as far as a small tensor allows: once more for the eye, when the turn of a large picture is over.
+    if start is not None:
+        source.seek(start)
+    with contextlib.ExitStack() as turn:
+        return tensor, _shrunk(*_open(source, -(-side // DRAFT_MARGIN), turn), side)
+
+
+def _shrunk(picture: Image.Image, box: tuple[float, ...] | None, side: int) -> Image.Image:
+    """Return a picture, or the box of it, with a longer side of at most `side` pixels."""
+    width, height = (picture.width, picture.height) if box is None else (box[2] - box[0], box[3] - box[1])
+    scale = min(1, side / max(width, height))
+    shown = (max(1, round(width * scale)), max(1, round(height * scale)))
+    if shown == picture.size:  # neither to be made smaller nor to be cut
+        return picture
+    # The gap: first by a whole number, fast, and then by the rest; no eye sees a difference from 2 on.
+    return picture.resize(shown, Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
 
 
 def _squashed(picture: Image.Image, box: tuple[float, ...] | None, size: int) -> np.ndarray:

@@ -943,3 +943,13 @@ def test_a_small_tensor_leaves_the_picture_large(tmp_path, kind):
     np.testing.assert_array_equal(tensor, images.to_tensor(path, 28))
     assert picture.size == (512, 384)
     assert images.to_tensor_and_picture(path, 28, 2000)[1].size == (1200, 900)
+
+
+def test_a_large_picture_does_not_wait_for_itself():
+    """It is decoded twice for a small tensor, and each time only after others have had their turn."""
+    strip = encode(Image.new("RGB", (60_000, 300), "red"), "JPEG")
+    assert declared_pixels(strip) > images.LARGE_PIXELS
+    with ThreadPoolExecutor(1) as thread:
+        tensor, picture = thread.submit(images.to_tensor_and_picture, strip, 16, 1024).result(timeout=30)
+    assert picture.size == (1024, 5)
+    assert (np.abs(tensor - np.array([254, 0, 0])) <= 2).all()
