@@ -16,6 +16,7 @@ from pathlib import Path
 
 import gradio as gr
 from gradio.utils import get_upload_folder
+from pydantic import ValidationError
 
 LEAVE_AFTER = 30  # seconds without a heartbeat, then a visit is over; a phone that changes its cell is back by then
 QUOTA = 2 * 10**9  # bytes of uploads on the disk; three times what one visitor can send at once
@@ -55,7 +56,10 @@ class Visits:
             _visit.set(session_hash)
             for path in _paths_in(inputs):
                 check(path)
-            output = await handle(block_fn, inputs, *arguments, session_hash=session_hash, **options)
+            try:
+                output = await handle(block_fn, inputs, *arguments, session_hash=session_hash, **options)
+            except ValidationError:  # of what stands where a file should
+                raise gr.Error("The request makes no sense to the page.", print_exception=False) from None
             for path in _paths_in(output.get("data")):
                 if Path(path).is_relative_to(get_upload_folder()):
                     remember(Path(path).resolve())
@@ -119,12 +123,9 @@ def _paths_in(data) -> Iterator[str]:
 
 
 def _delete(path: Path) -> None:
-    """Delete a file of the upload folder, and its folder if that is empty then."""
+    """Delete a file of the upload folder; its folder, named after its bytes, may be another visitor's just now."""
     with contextlib.suppress(OSError):
         path.unlink()
-    with contextlib.suppress(OSError):  # not empty: the same bytes under another name
-        if path.parent != Path(get_upload_folder()).resolve():
-            path.parent.rmdir()
 
 
 def make_room(expected: int) -> bool:
@@ -172,6 +173,10 @@ def sweep(age: float) -> None:
     for modified, _, path in _uploads(Path(get_upload_folder())):
         if modified < time.time() - age:
             _delete(path)
+    for path in Path(get_upload_folder()).glob("*/"):
+        with contextlib.suppress(OSError):  # not empty
+            if path.stat().st_mtime < time.time() - age:
+                path.rmdir()
     with _owners_lock:
         for path in [path for path in _owners if not path.exists()]:
             del _owners[path]

@@ -53,7 +53,7 @@ def test_a_visit_leaves_nothing(visitor, address_2, cat):
         time.sleep(0.2)
         assert Path(path).exists()
     assert gone(path)
-    assert not Path(path).parent.exists()
+    assert not Path(path).exists()
     assert "data:image/jpeg" not in str(visitor.send("label", None, "dog", "none"))  # its state has gone too
 
 
@@ -104,7 +104,9 @@ def test_what_nobody_has_asked_about_goes_when_it_is_old():
         old, broken, fresh = folder / "hash" / "old.jpg", folder / "tmpabc", folder / "hash" / "new.jpg"
         for path in (old, broken, fresh):
             path.write_bytes(b"x")
-        for path in (old, broken):
+        (folder / "emptied").mkdir()
+        for path in (old, broken, folder / "emptied"):
             os.utime(path, (time.time() - 3600,) * 2)
         visits.sweep(1800)
         assert [path.exists() for path in (old, broken, fresh)] == [False, False, True]
+        assert not (folder / "emptied").exists()
