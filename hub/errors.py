@@ -1,5 +1,10 @@
 """The refusals a user can meet: each message is one sentence that names the thing and the remedy."""
 
+import difflib
+from typing import TypeVar
+
+Found = TypeVar("Found")
+
 
 class ImageError(ValueError):
     """A picture that cannot be, or must not be, decoded."""
@@ -23,6 +28,18 @@ class DataError(ValueError):
 
 class StorageError(OSError):
     """A folder or disk that cannot take what has to be written."""
+
+
+def named(name: str, among: dict[str, Found], what: str) -> Found:
+    """Return the one of that name.
+
+    Raises:
+        BundleError: there is none; the sentence says what was looked for, the nearest name and all the others.
+    """
+    if name not in among:
+        near = difflib.get_close_matches(name, among, n=1, cutoff=0)[0]
+        raise BundleError(f"There is no {what} {name}; did you mean {near}? There are {', '.join(among)}.")
+    return among[name]
 
 
 def first_line(error: Exception) -> str:

@@ -11,10 +11,8 @@
 To add one: subclass `Method` (or `Cam`, for a sum of feature maps) in a file here and name it below.
 """
 
-import difflib
-
 from hub.classifier import ImageClassifier
-from hub.errors import BundleError
+from hub.errors import named
 from hub.explain.base import Cam, Evidence, Explanation, Method
 from hub.explain.gradients import GradCam, GradCamPlusPlus, LayerCam
 from hub.explain.masks import Occlusion, ScoreCam
@@ -31,10 +29,7 @@ def find_method(name: str) -> Method:
     Raises:
         BundleError: there is none; the sentence names the nearest.
     """
-    if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, n=1, cutoff=0)[0]
-        raise BundleError(f"There is no method {name}; did you mean {near}? There are {', '.join(METHODS)}.")
-    return METHODS[name]
+    return named(name, METHODS, "method")
 
 
 def best_for(classifier: ImageClassifier) -> Method:

@@ -3,9 +3,7 @@
 To add one: subclass `Format` in a file here and name it below.
 """
 
-import difflib
-
-from hub.errors import BundleError
+from hub.errors import named
 from hub.formats.base import Answers, Format, Runner, batched, labels_of, softmax
 from hub.formats.coreml import CoreML
 from hub.formats.h5 import H5
@@ -31,10 +29,7 @@ def find_format(name: str) -> Format:
     Raises:
         BundleError: there is none; the sentence names the nearest.
     """
-    if name not in FORMATS:
-        near = difflib.get_close_matches(name, FORMATS, n=1, cutoff=0)[0]
-        raise BundleError(f"There is no runtime {name}; did you mean {near}? There are {', '.join(FORMATS)}.")
-    return FORMATS[name]
+    return named(name, FORMATS, "runtime")
 
 
 __all__ = ["FORMATS", "Answers", "Format", "Runner", "batched", "find_format", "labels_of", "softmax"]

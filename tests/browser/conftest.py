@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from skimage.data import chelsea
+
+from tests.app_process import free_port, get, started
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = "/usr/bin/chromium"
@@ -32,38 +29,16 @@ FLAGS = (
 )
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @contextmanager
 def app(*arguments: object, folder: Path) -> Iterator[str]:
     """Run app.py until the block ends; gives its address. `folder` takes its log and its uploads."""
     port = free_port()
-    address = f"http://127.0.0.1:{port}/"
-    command = [sys.executable, str(ROOT / "app.py"), "--port", str(port), *map(str, arguments)]
     environment = {**os.environ, "TMPDIR": str(folder)}
     environment.pop("GRADIO_TEMP_DIR", None)
-    with (folder / "app.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            for _ in range(600):
-                try:
-                    urllib.request.urlopen(address).close()
-                    break
-                except OSError:
-                    said = (folder / "app.log").read_text()
-                    assert process.poll() is None, f"app.py ended: {said}"
-                    time.sleep(0.1)
-            else:
-                raise AssertionError(f"app.py did not answer within a minute: {said}")
-            yield address
-        finally:
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0
+    where = {"port": port, "folder": folder, "log": folder / "app.log", "environment": environment}
+    with started(sys.executable, ROOT / "app.py", "--port", port, *arguments, **where) as address:
+        get(f"{address}/", wait=True)
+        yield f"{address}/"
     # Whoever stops the app takes the visitors' pictures along.
     assert not list(folder.glob("uploads-*"))
 
