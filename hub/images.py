@@ -47,6 +47,8 @@ MAX_BYTES = 400_000_000
 MAX_JPEG_SCANS = 50
 # Metadata comes in segments of 64 kB; millions of empty ones in a file keep Python busy for many seconds.
 MAX_JPEG_SEGMENTS = 10_000
+# Encoders write pixels in chunks of some kB; millions of empty ones keep Python and Pillow as busy.
+MAX_PNG_CHUNKS = 100_000
 # A JPEG is decoded at 1/2, 1/4 or 1/8 while its sides keep at least this many times the tensor's.  Mean
 # absolute difference (of 255) from the full decode, 12 megapixels to 224 px: photos 0.1 with 4, up to 0.4
 # with 3 and 1.7 with 2; saturated stripes and random blocks, the worst pictures found, 1.6, 1.9 and 6.3.
@@ -642,8 +644,8 @@ def _from_png(data: bytes) -> tuple[Image.Image, int]:
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Yield (kind, start, end) of the chunks up to IEND; refuses a file that ends before it."""
-    position, kind = 8, b""
-    while kind != b"IEND":
+    position = 8
+    for _ in range(MAX_PNG_CHUNKS):
         if position + 12 > len(data):
             raise _cut_short()
         (length,) = struct.unpack_from(">I", data, position)
@@ -654,6 +656,9 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
             raise _cut_short()
         yield kind, position, end
         position = end
+        if kind == b"IEND":
+            return
+    raise _Refusal(f"is a PNG of more than {MAX_PNG_CHUNKS:,} chunks")
 
 
 def _set_transparent_colour(image: Image.Image, key: bytes, depth: int) -> None:

@@ -27,6 +27,7 @@ from hub.images import (
     MAX_JPEG_SCANS,
     MAX_JPEG_SEGMENTS,
     MAX_PIXELS,
+    MAX_PNG_CHUNKS,
     MAX_SIDE,
     declared_pixels,
     open_image,
@@ -655,6 +656,13 @@ def test_jpeg_of_thousands_of_scans():
     first, second = (match.start() for match in list(re.finditer(rb"\xff\xda", file))[:2])
     bomb = file[:first] + file[first:second] * (MAX_JPEG_SCANS + 1) + file[second:]
     assert f"{MAX_JPEG_SCANS} scans" in refusal(bomb)
+
+
+def test_png_of_millions_of_empty_chunks():
+    whole = encode(SCENE, "PNG")
+    at = whole.index(b"IDAT") - 4
+    bomb = whole[:at] + chunk(b"IDAT", b"") * MAX_PNG_CHUNKS + whole[at:]
+    assert f"{MAX_PNG_CHUNKS:,} chunks" in refusal(bomb)
 
 
 def test_jpeg_of_millions_of_empty_segments():
