@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import io
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from hub.errors import DataError, ImageError
 from hub.images import open_image
 from space.html import data_url
 from space.languages import Say
+from space.viewer import jpeg
 
 MOST = 24  # more would push the answer off a phone's screen
 THUMBNAIL = 160  # pixels, more than its size on the page, for sharp screens
@@ -86,9 +86,8 @@ def _sample(path: Path, name: str, known: bool) -> Sample | None:
     except ImageError as error:
         print(f"Left out of the samples: {error}", file=sys.stderr)
         return None
-    data = io.BytesIO()
-    ImageOps.fit(picture, (THUMBNAIL, THUMBNAIL)).save(data, "JPEG", quality=75)
-    return Sample(path.resolve(), name, data.getvalue(), known)
+    thumbnail = jpeg(ImageOps.fit(picture, (THUMBNAIL, THUMBNAIL)), quality=75)
+    return Sample(path.resolve(), name, thumbnail, known)
 
 
 def buttons(say: Say, samples: list[Sample]) -> Markup:

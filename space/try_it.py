@@ -150,7 +150,7 @@ def about_key(method: str, *, keeps_map: bool) -> str:
 def build(offer: Offer) -> None:
     """Lay out the tab and connect it; call it inside gr.Blocks."""
     classifier, samples = offer.classifier, offer.samples
-    labels = classifier.labels
+    labels, lacking = classifier.labels, _lacking(classifier)
     state = gr.State(Visit(), time_to_live=guards.DELETE_AFTER)
     with gr.Row(elem_id="desk"):
         with gr.Column(min_width=300, elem_id="question"):
@@ -175,13 +175,13 @@ def build(offer: Offer) -> None:
                 account = gr.HTML(elem_id="account", visible=_keeps_map(classifier))
                 about = gr.HTML(elem_id="about", visible=_keeps_map(classifier))
                 method = gr.Radio(
-                    [(fixed("try_it.none"), NONE), *_methods(classifier)],
+                    [(fixed("try_it.none"), NONE), *_methods(lacking)],
                     value=NONE,
                     label=fixed("try_it.method"),
                     info=fixed("try_it.method_info"),
                     elem_id="method",
                 )
-                gr.HTML(_not_here(classifier), elem_id="not-here")
+                gr.HTML(_not_here(lacking), elem_id="not-here")
     drawn = [figure, account, about]
 
     def show(say: Say, answered: Answer, k: int, chosen: str) -> list:
@@ -278,19 +278,19 @@ def _keeps_map(classifier: ImageClassifier) -> bool:
     return "evidence" in classifier.config
 
 
-def _methods(classifier: ImageClassifier) -> list[tuple[str, str]]:
-    """Return the methods that run here beside the evidence, by title and name."""
-    return [
-        (method.title, name)
-        for name, method in explain.METHODS.items()
-        if name != "evidence" and not method.lacks(classifier)
-    ]
+def _lacking(classifier: ImageClassifier) -> dict[str, str | None]:
+    """Return, for each method beside the evidence, why it does not run here; None where it does."""
+    return {name: method.lacks(classifier) for name, method in explain.METHODS.items() if name != "evidence"}
 
 
-def _not_here(classifier: ImageClassifier) -> str:
+def _methods(lacking: dict[str, str | None]) -> list[tuple[str, str]]:
+    """Return the methods that run here, by title and name."""
+    return [(explain.METHODS[name].title, name) for name, reason in lacking.items() if not reason]
+
+
+def _not_here(lacking: dict[str, str | None]) -> str:
     """Say which methods do not run here, and why (HTML)."""
-    reasons = {method.title: method.lacks(classifier) for name, method in explain.METHODS.items() if name != "evidence"}
     line = Markup("<li><b>{}</b>: {}</li>")
-    lines = [line.format(title, escape(reason)) for title, reason in reasons.items() if reason]
+    lines = [line.format(explain.METHODS[name].title, escape(reason)) for name, reason in lacking.items() if reason]
     listed = Markup("<ul>{}</ul>").format(Markup("").join(lines))
     return written(lambda say: say("try_it.not_here", list=listed)) if lines else ""
