@@ -258,7 +258,7 @@ def _training(metrics: dict) -> str:
         ("Time", duration(seconds) if seconds is not None else None),
         ("Temperature", f"{training['temperature']:.3f}, fitted on validation" if "temperature" in training else None),
         ("Started", training.get("started")),
-        ("Training photos left out", f"{left_out:,}" if left_out else None),
+        ("Photos left out by the settings", f"{left_out:,}" if left_out else None),
         ("Machine", _pairs(training.get("machine"))),
         ("Versions", _pairs(training.get("versions"))),
     ]

@@ -2,7 +2,7 @@
 
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageEnhance
@@ -13,13 +13,20 @@ class Augmentation:
     """What may happen to a photo; every amount is drawn uniformly, every default does nothing.
 
     Attributes:
-        crop_area: smallest share of the photo's area that is kept (zoom and shift in one).
+        crop_area: smallest share of the photo's area that is kept (zoom in and shift in one).
         aspect: the crop's sides may differ by up to this factor.
         flip: mirror half of the photos.
         rotation: degrees, either way.
         brightness, contrast, saturation: factors between 1 - amount and 1 + amount.
         sharpness: blurs down to or sharpens up to a factor of 1 ± amount, for half of the photos.
         jpeg: lowest JPEG quality, for a third of the photos; 0 leaves it out.
+        zoom: enlarges or shrinks by a factor between 1 - amount and 1 + amount.
+        shift: moves by up to this share of the side, along each axis.
+        shear: slants the columns, in degrees, either way.
+        erase: side of a square that is painted over at a random place, as a share of the photo's side (DeVries and
+            Taylor 2017, https://arxiv.org/abs/1708.04552); its centre may lie anywhere, so it may stick out.
+        fill: what shows where the photo has moved away, and in the square: the photo's "mean" colour or "black"; beside
+            a moved photo also the "nearest" pixels or the photo's own "reflect"ion.
     """
 
     crop_area: float = 1.0
@@ -31,16 +38,22 @@ class Augmentation:
     saturation: float = 0.0
     sharpness: float = 0.0
     jpeg: int = 0
+    zoom: float = 0.0
+    shift: float = 0.0
+    shear: float = 0.0
+    erase: float = 0.0
+    fill: str = "mean"
+
+    def does_nothing(self) -> bool:
+        """Whether every view is the photo itself."""
+        return replace(self, fill="mean") == Augmentation()
 
     def __call__(self, pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """One view of `pixels` (uint8, (size, size, 3)), of the same shape."""
         draw = random.uniform(-1, 1, 9)  # drawn at once, so that one knob does not reshuffle the others
         chance = random.uniform(0, 1, 3)
-        image = Image.fromarray(pixels)
-        image = image.transform(
-            image.size, Image.Transform.AFFINE, self._affine(draw, chance[0], image.width),
-            Image.Resampling.BILINEAR, fillcolor=tuple(int(v) for v in pixels.mean((0, 1))),
-        )  # fmt: skip
+        more = random.uniform(-1, 1, 6)
+        image = self._moved(pixels, draw, chance[0], more)
         for enhance, amount, d in (
             (ImageEnhance.Brightness, self.brightness, draw[4]),
             (ImageEnhance.Contrast, self.contrast, draw[5]),
@@ -53,19 +66,56 @@ class Augmentation:
             encoded = io.BytesIO()
             image.save(encoded, "JPEG", quality=int(self.jpeg + (95 - self.jpeg) * 3 * chance[2]))
             image = Image.open(encoded)
-        return np.asarray(image)
+        return self._erased(np.asarray(image), more[4:]) if self.erase else np.asarray(image)
 
-    def _affine(self, draw: np.ndarray, flip: float, size: int) -> tuple[float, ...]:
-        """Pillow's six numbers from output to input pixels: crop, aspect, mirror and rotation in one step."""
+    def _moved(self, pixels: np.ndarray, draw: np.ndarray, flip: float, more: np.ndarray) -> Image.Image:
+        """Crop, zoom, shift, shear, mirror and rotation in one step."""
+        size = pixels.shape[0]
+        numbers = self._affine(draw, flip, size, more)
+        outside = None
+        if self.fill in ("nearest", "reflect"):
+            margin = size // 2 + round(size * self.shift)
+            mode = {"nearest": "edge", "reflect": "reflect"}[self.fill]
+            pixels = np.pad(pixels, ((margin, margin), (margin, margin), (0, 0)), mode)
+            a, b, c, d, e, f = numbers
+            numbers = a, b, c + margin, d, e, f + margin
+        else:
+            outside = self._colour(pixels)
+        image = Image.fromarray(pixels)
+        return image.transform(
+            (size, size), Image.Transform.AFFINE, numbers, Image.Resampling.BILINEAR, fillcolor=outside
+        )
+
+    def _colour(self, pixels: np.ndarray) -> tuple[int, ...]:
+        return (0, 0, 0) if self.fill == "black" else tuple(int(v) for v in pixels.mean((0, 1)))
+
+    def _erased(self, pixels: np.ndarray, centre: np.ndarray) -> np.ndarray:
+        """The picture with a square of one colour on it."""
+        size = len(pixels)
+        half = self.erase * size / 2
+        (top, bottom), (left, right) = (
+            (max(0, round(c - half)), max(0, round(c + half))) for c in size * (centre + 1) / 2
+        )
+        erased = pixels.copy()
+        erased[top:bottom, left:right] = self._colour(pixels)
+        return erased
+
+    def _affine(self, draw: np.ndarray, flip: float, size: int, more: np.ndarray) -> tuple[float, ...]:
+        """Pillow's six numbers from output to input pixels."""
         area = self.crop_area + (1 - self.crop_area) * (draw[0] + 1) / 2
         ratio = self.aspect ** (draw[1] / 2)
         width, height = min(1.0, math.sqrt(area) * ratio), min(1.0, math.sqrt(area) / ratio)
         centre_x = size * (0.5 + draw[2] * (1 - width) / 2)
         centre_y = size * (0.5 + draw[3] * (1 - height) / 2)
         mirror = -1.0 if self.flip and flip < 0.5 else 1.0
-        angle = math.radians(self.rotation * draw[8])
+        angle, slant = math.radians(self.rotation * draw[8]), math.tan(math.radians(self.shear * more[3]))
         cos, sin = math.cos(angle), math.sin(angle)
-        a, b = width * mirror * cos, -height * sin
-        d, e = width * mirror * sin, height * cos
+        larger = 1 + self.zoom * more[2]
+        width, height = width / larger, height / larger
+        a, b = width * mirror * cos, height * (mirror * cos * slant - sin)
+        d, e = width * mirror * sin, height * (mirror * sin * slant + cos)
+        centre_x, centre_y = centre_x - size * self.shift * more[0], centre_y - size * self.shift * more[1]
+        if (abs(a), b, d, e) == (1, 0, 0, 1):  # only moved: by whole pixels, which blurs nothing
+            centre_x, centre_y = size / 2 + round(centre_x - size / 2), size / 2 + round(centre_y - size / 2)
         half = size / 2
         return a, b, centre_x - (a + b) * half, d, e, centre_y - (d + e) * half

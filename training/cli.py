@@ -78,20 +78,20 @@ def fit(
     ] = [],  # noqa: B006
 ) -> None:
     """Train a recipe and write a bundle, RUN/bundle. Killed at any moment, the same command resumes it."""
-    from training.data import load_photos, summary
+    from training.data import photos_of, summary
 
     settings = load_recipe(recipe)
     changed = [*set_]
     if data is not None:
         changed.append(f"data={data}")
-    if backbone_weights is not None:
+    if backbone_weights is not None:  # refused by `override` where the recipe has no backbone
         changed.append(f"backbone_weights={backbone_weights}")
     settings = override(settings, changed)
     check(settings)
     if push_to is not None:
         places = _check_push(push_to, settings, without, using)  # now, not after hours of training
     folder = run or Path("runs") / recipe
-    photos = load_photos(settings["data"], settings["size"], cache=cache)
+    photos = photos_of(settings, cache=cache)
     print(summary(photos))
 
     from training import figures
@@ -129,7 +129,7 @@ def _check_push(repo: str, settings: dict, without: list[str], using: list[str])
     places = agreement.places(using)
     # The embedded model stands for the one to come; of its formats only Transformers' depends on the backbone.
     formats, _ = publish.choose(DEFAULT, without=without)
-    if settings["backbone"] != "MobileNetV2":
+    if settings.get("backbone") != "MobileNetV2":
         formats = [one for one in formats if one.name != "transformers"]
     remote.check_access(repo)
     agreement.check_runtimes(formats, places)
@@ -141,10 +141,12 @@ def _verify(bundle: Path, settings: dict, cache: Path | None, without: list[str]
     from hub import agreement
     from training.data import write_pictures
 
+    shares = {name: settings[name] for name in ("validation_share", "test_share")}
     with tempfile.TemporaryDirectory() as aside:
         photos = write_pictures(
-            settings["data"], "validation", Path(aside, "photos"), limit=COMPARED, size=settings["size"], cache=cache
-        )
+            settings["data"], "validation", Path(aside, "photos"),
+            limit=COMPARED, size=settings["size"], cache=cache, **shares,
+        )  # fmt: skip
         found = agreement.verify(bundle, photos, without=without, using=places, title="validation photos")
     rows = found["runtimes"].values()
     print(f"Largest difference in probability from Keras, on {found['photos']:,} validation photos:")

@@ -66,6 +66,18 @@ class Photos:
             splits=self.splits[indices],
         )
 
+    def limited(self, most: dict[str, int]) -> "Photos":
+        """At most so many pictures of each split, the first by their hashes: a draw by lot, the same each time.
+
+        Args:
+            most: split -> number; a split that is not named, or has 0, stays whole.
+        """
+        kept = []
+        for split in dict.fromkeys(self.splits.tolist()):
+            rows = np.flatnonzero(self.splits == split)
+            kept.append(rows[np.argsort(self.hashes[rows], kind="stable")][: most.get(split) or None])
+        return self.subset(np.sort(np.concatenate(kept)))
+
     def shares(self) -> dict:
         """How many pictures each split has, and each label's share of them."""
         found = {}
@@ -101,7 +113,15 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cats-vs-dogs-evidence"
 
 
-def load_photos(name_or_folder: str | Path, size: int, *, cache: Path | None = None, progress: bool = True) -> Photos:
+def load_photos(
+    name_or_folder: str | Path,
+    size: int,
+    *,
+    validation_share: float = VALIDATION,
+    test_share: float = TEST,
+    cache: Path | None = None,
+    progress: bool = True,
+) -> Photos:
     """Load a labelled picture data set as `datasets.load_dataset` does, decode it, and split it.
 
     A split named "test" (or "validation") that the data set brings is kept; what it lacks is taken out of the
@@ -111,13 +131,21 @@ def load_photos(name_or_folder: str | Path, size: int, *, cache: Path | None = N
     Args:
         name_or_folder: a data set's name on the Hub, or a folder that `load_dataset` understands.
         size: side of the square that pictures are squashed to, in pixels.
+        validation_share, test_share: of the pictures, for the splits that the data set does not bring.
         cache: folder for the decoded pictures; default `default_cache()`.
 
     Raises:
         DataError: no such data set, no picture or label column, or nothing readable in it.
         StorageError: the cache cannot be written.
     """
-    return _load(name_or_folder, size, cache, progress)[0]
+    return _load(name_or_folder, size, (validation_share, test_share), cache, progress)[0]
+
+
+def photos_of(settings: dict, *, cache: Path | None = None, progress: bool = True) -> Photos:
+    """The pictures of a recipe: at its size, in splits of its shares, at most as many as it asks for."""
+    shares = {name: settings[name] for name in ("validation_share", "test_share")}
+    photos = load_photos(settings["data"], settings["size"], **shares, cache=cache, progress=progress)
+    return photos.limited({split: settings[f"{split}_photos"] for split in ("train", "validation", "test")})
 
 
 def write_pictures(
@@ -127,6 +155,8 @@ def write_pictures(
     *,
     limit: int | None = None,
     size: int = 224,
+    validation_share: float = VALIDATION,
+    test_share: float = TEST,
     cache: Path | None = None,
     progress: bool = True,
 ) -> list[Path]:
@@ -136,7 +166,8 @@ def write_pictures(
     them, and their names are the hashes that predictions.parquet tells them by.
 
     Args:
-        name_or_folder, size, cache: as for `load_photos`; a size that was decoded before is not decoded again.
+        name_or_folder, size, validation_share, test_share, cache: as for `load_photos`; a size that was decoded
+            before is not decoded again.
         split: "train", "validation" or "test".
         folder: made, all or nothing; refused if it holds something.
         limit: only the first so many by their hashes, which is a draw by lot that is the same each time.
@@ -148,7 +179,7 @@ def write_pictures(
         DataError: no such data set, nothing in that split, or a folder that is not empty.
         StorageError: the folder cannot be written.
     """
-    photos, rows = _load(name_or_folder, size, cache, progress)
+    photos, rows = _load(name_or_folder, size, (validation_share, test_share), cache, progress)
     chosen = np.flatnonzero(photos.splits == split)
     if not len(chosen):
         raise DataError(f"{photos.name} has no picture in {split!r}; it has {', '.join(sorted({*photos.splits}))}.")
@@ -188,7 +219,9 @@ def _suffix(encoded: bytes) -> str:
         return {"JPEG": "jpg", "MPO": "jpg"}.get(picture.format, picture.format.lower())
 
 
-def _load(name_or_folder: str | Path, size: int, cache: Path | None, progress: bool) -> tuple[Photos, list["_Row"]]:
+def _load(
+    name_or_folder: str | Path, size: int, shares: tuple[float, float], cache: Path | None, progress: bool
+) -> tuple[Photos, list["_Row"]]:
     """The pictures, and in the same order what the data set stores of each."""
     cache = Path(cache) if cache else default_cache()
     rows, label_names = _rows(name_or_folder)
@@ -198,7 +231,7 @@ def _load(name_or_folder: str | Path, size: int, cache: Path | None, progress: b
             if not (folder / "index.npz").exists():
                 _decode(rows, size, folder, progress)
     index, pixels = np.load(folder / "index.npz"), np.load(folder / "pixels.npy", mmap_mode="r")
-    return _assemble(rows, index, pixels, label_names, str(name_or_folder))
+    return _assemble(rows, index, pixels, shares, label_names, str(name_or_folder))
 
 
 @dataclass(frozen=True)
@@ -326,13 +359,13 @@ def map_ahead(pool: ThreadPoolExecutor, function: Callable, items: Iterable, ahe
 
 
 def _assemble(
-    rows: list[_Row], index, pixels: np.ndarray, label_names: list[str], name: str
+    rows: list[_Row], index, pixels: np.ndarray, shares: tuple[float, float], label_names: list[str], name: str
 ) -> tuple[Photos, list[_Row]]:
     """Decide which rows are kept and in which split each is."""
     hashes, errors = index["hashes"], index["errors"]
     labels = np.array([row.label for row in rows], np.int64)
     given = {row.split for row in rows}
-    splits = np.array([_split(row.split, digest, given) for row, digest in zip(rows, hashes, strict=True)])
+    splits = np.array([_split(row.split, digest, given, shares) for row, digest in zip(rows, hashes, strict=True)])
     labels_of: dict[str, set] = {}
     for digest, label in zip(hashes, labels, strict=True):
         if label >= 0:
@@ -390,18 +423,19 @@ def _stored_size(sizes: np.ndarray) -> str:
     return " × ".join(parts)
 
 
-def _split(given: str, digest: str, all_given: set[str]) -> str:
+def _split(given: str, digest: str, all_given: set[str], shares: tuple[float, float]) -> str:
     """The split of a picture: its own where the data set has test or validation, else by its hash."""
     if given in ("test", "validation"):
         return given
     if not digest:
         return "train"
+    validation, test = shares
     place = int(digest[:16], 16) / 2**64
     if "test" not in all_given:
-        if place < TEST:
+        if place < test:
             return "test"
-        place -= TEST
-    return "validation" if "validation" not in all_given and place < VALIDATION else "train"
+        place -= test
+    return "validation" if "validation" not in all_given and place < validation else "train"
 
 
 def write_problems(photos: Photos, path: Path) -> None:

@@ -46,18 +46,18 @@ def make_bundle(
     Returns:
         The classifier as loaded from the bundle, and its predictions by split.
     """
-    classifier = ImageClassifier.from_keras(
-        model,
-        photos.label_names,
-        model_type=MODEL_TYPES.get(settings["backbone"], settings["backbone"].lower()),
-        backbone=_backbone(settings, backbone_origin, backbone_license),
-    )
+    kind = settings.get("backbone") or settings["network"]
+    built = {"model_type": MODEL_TYPES.get(kind, kind.lower())}
+    if "backbone" in settings:
+        built["backbone"] = _backbone(settings, backbone_origin, backbone_license)
+    classifier = ImageClassifier.from_keras(model, photos.label_names, **built)
     names = ["validation", "test"] if open_test else ["validation"]
     predictions = {name: evaluate(classifier, photos.subset(name), progress=progress) for name in names}
-    classifier.set_evidence_scale(fixed_scale(predictions["validation"].evidence))
+    if predictions["validation"].evidence is not None:
+        classifier.set_evidence_scale(fixed_scale(predictions["validation"].evidence))
     metrics = {
         "dataset": _dataset(photos, data_title, data_name, data_note),
-        "training": _training(settings, run, recipe, command),
+        "training": _training(settings, run, recipe, command, photos),
         **{name: found.metrics() for name, found in predictions.items()},
     }
     held = photos.subset("validation")
@@ -99,17 +99,19 @@ def _dataset(photos: Photos, title: str | None, hub_id: str | None, note: str | 
     }
 
 
-def _training(settings: dict, run: Path, recipe: str, command: str) -> dict:
+def _training(settings: dict, run: Path, recipe: str, command: str, photos: Photos) -> dict:
     history = list(csv.DictReader((run / "history.csv").open()))
     with np.load(run / "checkpoint.npz") as arrays:
         best = json.loads(str(arrays["state"]))["best_epoch"] + 1
     started = json.loads((run / "settings.json").read_text())
+    kept = "averaged weights" if settings["average_decay"] else "weights"
     return {
         "recipe": recipe,
         "command": command,
         "settings": {key: value for key, value in settings.items() if key not in PLACES},
         "seconds": float(history[-1]["seconds"]),
-        "epochs": f"{len(history)} (kept: the averaged weights after epoch {best})",
+        "epochs": f"{len(history)} (kept: the {kept} after epoch {best})",
         "temperature": json.loads((run / "temperature.json").read_text())["temperature"],
+        "left_out": photos.report["kept"] - len(photos),
         **{key: started[key] for key in ("started", "machine", "versions")},
     }

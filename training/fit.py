@@ -1,8 +1,9 @@
-"""Fitting in two stages, in a run folder that a killed run resumes from to the same weights, bit for bit.
+"""Fitting, in a run folder that a killed run resumes from to the same weights, bit for bit.
 
-Stage 1 fits the head on the frozen backbone's pooled features, computed once and cached. Because the head is
-linear and without bias, that is logistic regression. Stage 2 trains the whole network from there. Last, one
-number, the temperature, is fitted on validation and folded into the head.
+A backbone is fitted in two stages. Stage 1 fits the head on the frozen backbone's pooled features, computed once and
+cached. Because the head is linear and without bias, that is logistic regression. Stage 2 trains the whole network
+from there. A small network has only that second stage, from random weights. Last, one number, the temperature, is
+fitted on validation and folded into the head.
 
 Every random choice is drawn from (seed, epoch, photo), never from a generator's running state, so a
 checkpoint needs no more than weights, optimizer state, averages and two counters.
@@ -11,13 +12,13 @@ checkpoint needs no more than weights, optimizer state, averages and two counter
 import datetime
 import hashlib
 import importlib
-import itertools
 import json
+import math
 import os
 import platform
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from importlib.metadata import version
@@ -34,13 +35,17 @@ from tqdm import tqdm
 from hub.errors import DataError
 from hub.files import sha256, storage
 from training.augment import Augmentation
+from training.backbones import evidence_model, features_model, freeze, freeze_batch_norm
 from training.data import Photos, default_cache, map_ahead, write_problems
 from training.evaluate import point_scores
 from training.files import alone, write_arrays, write_json, write_rows
-from training.models import evidence_model, features_model, freeze_batch_norm
-from training.settings import check
+from training.networks import last_layer, network, whiten
+from training.optimise import class_weights, decay_kernels, learning_rate, live_statistics, make_optimizer
+from training.settings import DEFAULTS, OF_BACKBONES, OF_NETWORKS, check
 
 CHECKPOINT_SECONDS = 240
+IN_MEMORY = 2**30  # bytes of decoded training pictures; more are read from the cache as they are drawn
+WHITENED = 5000  # pictures that a whitening convolution is computed from
 PLACES = ("data", "backbone_weights")  # settings that say where things lie on one machine, not what they are
 HISTORY_COLUMNS = [
     "epoch", "step", "learning_rate", "train_loss", "train_accuracy",
@@ -48,7 +53,15 @@ HISTORY_COLUMNS = [
 ]  # fmt: skip
 
 
-def fit(settings: dict, photos: Photos, run: Path, *, cache: Path | None = None, progress: bool = True) -> keras.Model:
+def fit(
+    settings: dict,
+    photos: Photos,
+    run: Path,
+    *,
+    cache: Path | None = None,
+    progress: bool = True,
+    on_epoch: Callable[[dict], None] | None = None,
+) -> keras.Model:
     """Train (or go on training) in the folder `run` and return the model with the best averaged weights.
 
     Args:
@@ -56,22 +69,37 @@ def fit(settings: dict, photos: Photos, run: Path, *, cache: Path | None = None,
         photos: pictures decoded at `settings["size"]`; trained on "train", chosen on "validation".
         run: the run's folder: settings.json, head.npz, checkpoint.npz, history.csv.
         cache: where features are kept between runs.
+        on_epoch: called with the row of history.csv after each epoch, when that is safe in the run's folder; what it
+            raises ends the run, which can be resumed.
 
     Raises:
-        DataError: the folder holds a run with other settings or pictures, or a split is empty.
+        DataError: the folder holds a run with other settings or pictures, a split lacks a label, or training diverged.
         StorageError: the folder cannot be written; the last checkpoint is intact.
     """
     check(settings)
     _claim(run, settings, photos)
     write_problems(photos, run / "problems.csv")
     keras.utils.set_random_seed(settings["seed"])
-    model = evidence_model(
-        settings["backbone"], settings["backbone_weights"], settings["size"], len(photos.label_names)
-    )
-    freeze_batch_norm(model)
-    _fit_head(model, settings, photos, run, cache or default_cache(), progress)
-    _FineTuning(model, settings, photos, run, progress).run_all()
+    model = build(settings, len(photos.label_names))
+    if "backbone" in settings:
+        _fit_head(model, settings, photos, run, cache or default_cache(), progress)
+        freeze(model, settings["freeze"])
+    elif settings["whiten"]:
+        whiten(model, np.asarray(photos.subset("train").pixels[:WHITENED]))
+    _Training(model, settings, photos, run, progress, on_epoch).run_all()
     _calibrate(model, photos.subset("validation"), run)
+    return model
+
+
+def build(settings: dict, labels: int) -> keras.Model:
+    """The untrained network of a recipe, for this many labels; see `evidence_model` and `network` for what it takes."""
+    if "backbone" not in settings:
+        return network(settings, labels)
+    model = evidence_model(
+        settings["backbone"], settings["backbone_weights"], settings["size"], labels, settings["dropout"]
+    )
+    if not settings["live_batch_norm"]:
+        freeze_batch_norm(model)
     return model
 
 
@@ -81,19 +109,22 @@ def _claim(run: Path, settings: dict, photos: Photos) -> None:
         found = np.unique(photos.labels[photos.splits == split])
         if len(found) < len(photos.label_names):
             missing = [name for k, name in enumerate(photos.label_names) if k not in found]
-            raise DataError(f"The {split} split of {photos.name} has no picture of: {', '.join(missing)}.")
+            remedy = "add some" if split == "train" else f"add some, or give it more: --set {split}_share=0.3"
+            raise DataError(f"The {split} split of {photos.name} has no picture of: {', '.join(missing)}; {remedy}.")
     content = {
         "settings": {key: value for key, value in settings.items() if key not in PLACES},
-        "backbone_sha256": weights_sha256(settings["backbone_weights"]),
+        "backbone_sha256": weights_sha256(settings.get("backbone_weights", "random")),
         "pictures": hashlib.sha256(f"{photos.hashes.tolist()} {photos.labels.tolist()}".encode()).hexdigest(),
     }
     content = json.loads(json.dumps(content))
     path = run / "settings.json"
     if not path.exists():
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        return write_json(path, {**content, "started": started, **_surroundings()})
+        places = {"data": photos.name}
+        return write_json(path, {**content, "started": started, "places": places, **_surroundings()})
     there = json.loads(path.read_text())
-    changed = [key for key, value in content["settings"].items() if there["settings"].get(key) != value]
+    known = {**DEFAULTS, **OF_BACKBONES, **OF_NETWORKS, **there["settings"]}  # of an older version, without new knobs
+    changed = [key for key, value in content["settings"].items() if known.get(key) != value]
     changed += [name for name in ("backbone_sha256", "pictures") if there.get(name) != content[name]]
     if changed:
         raise DataError(
@@ -184,35 +215,49 @@ class _Progress:
     correct_sum: float = 0.0
     best_loss: float = float("inf")
     best_epoch: int = -1
+    rate_factor: float = 1.0  # by which reductions on a plateau have lowered the rate
+    reduced_epoch: int = -1
     seconds: float = 0.0
     finished: bool = False
 
 
-class _FineTuning:
-    """The whole network on augmented photos, its weights averaged, stopped early, checkpointed."""
+class _Training:
+    """All weights that are not frozen, on augmented photos: averaged, stopped early, checkpointed."""
 
-    def __init__(self, model: keras.Model, settings: dict, photos: Photos, run: Path, progress: bool):
-        self.settings, self.run, self.show = settings, run, progress
+    def __init__(
+        self,
+        model: keras.Model,
+        settings: dict,
+        photos: Photos,
+        run: Path,
+        progress: bool,
+        on_epoch: Callable[[dict], None] | None,
+    ):
+        self.settings, self.run, self.show, self.on_epoch = settings, run, progress, on_epoch
         self.train, self.held = photos.subset("train"), photos.subset("validation")
-        self.steps = len(self.train) // settings["batch_size"]
-        if not self.steps:
-            raise DataError(f"{photos.name} has fewer training pictures than one batch of {settings['batch_size']}.")
+        self.pixels = self.train.pixels
+        if len(self.train) * math.prod(self.pixels.shape[1:]) <= IN_MEMORY:
+            self.pixels = np.asarray(self.pixels)
+        self.labels = np.eye(len(photos.label_names), dtype=np.float32)[self.train.labels]
+        self.weights = class_weights(self.train, settings["class_weights"])
+        self.batch_size = min(settings["batch_size"], len(self.train))
+        self.steps = len(self.train) // self.batch_size
         self.augment = Augmentation(**{f.name: settings[f.name] for f in fields(Augmentation)})
-        total = self.steps * settings["epochs"]
-        warmup = min(settings["warmup_steps"], total // 2)
-        schedule = keras.optimizers.schedules.CosineDecay(
-            0.0, total - warmup, warmup_target=settings["learning_rate"], warmup_steps=warmup
-        )
         self.network = keras.Model(model.input, model.output["logits"])
-        self.optimizer = keras.optimizers.AdamW(schedule, weight_decay=settings["weight_decay"])
+        decay_kernels(self.network, settings["l2"])
+        self.optimizer = make_optimizer(settings)
         self.optimizer.build(self.network.trainable_variables)
         self.network.compile(
             self.optimizer,
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+            keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=settings["label_smoothing"]),
+            metrics=[
+                keras.metrics.CategoricalCrossentropy(name="log_loss", from_logits=True),
+                keras.metrics.CategoricalAccuracy(name="accuracy"),
+            ],
             jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",  # XLA is slow on CPUs
         )
-        self.averages = [keras.ops.convert_to_numpy(v) for v in self.network.trainable_variables]
+        self.averaged = [*self.network.trainable_variables, *live_statistics(self.network)]
+        self.averages = [keras.ops.convert_to_numpy(v) for v in self.averaged]
         self.best = [a.copy() for a in self.averages]
         self.state, self.history = _Progress(), []
 
@@ -230,12 +275,20 @@ class _FineTuning:
             total=self.steps, initial=state.step, desc=f"epoch {state.epoch + 1}/{settings['epochs']}",
             disable=not self.show, unit="batch", mininterval=5,
         )  # fmt: skip
-        for x, y in self._batches(state.epoch, state.step):
+        total = self.steps * self.settings["epochs"]
+        for x, y, weights in self._batches(state.epoch, state.step):
+            now_done = state.epoch * self.steps + state.step
+            self.optimizer.learning_rate = learning_rate(self.settings, now_done, total) * state.rate_factor
             self.network.reset_metrics()
-            result = self.network.train_on_batch(x, y, return_dict=True)
+            result = self.network.train_on_batch(x, y, weights, return_dict=True)
+            if not math.isfinite(result["loss"]):
+                raise DataError(
+                    f"Training diverged in epoch {state.epoch + 1} (the loss is no longer a number); "
+                    "start anew with a smaller learning_rate."
+                )
             self._average()
             state.step += 1
-            state.loss_sum += float(result["loss"])
+            state.loss_sum += float(result["log_loss"])
             state.correct_sum += float(result["accuracy"])
             bar.set_postfix(loss=f"{state.loss_sum / state.step:.4f}", refresh=False)
             bar.update()
@@ -270,6 +323,7 @@ class _FineTuning:
         if loss < state.best_loss:
             state.best_loss, state.best_epoch = loss, state.epoch
             self.best = [a.copy() for a in self.averages]
+        self._reduce_on_plateau()
         state.epoch, state.step, state.loss_sum, state.correct_sum = state.epoch + 1, 0, 0.0, 0.0
         stalled = state.epoch - 1 - state.best_epoch >= self.settings["patience"]
         state.finished = stalled or state.epoch >= self.settings["epochs"]
@@ -279,26 +333,40 @@ class _FineTuning:
             f"accuracy {scores['accuracy']:.2%}, ROC AUC {scores['roc_auc']:.5f}",
             flush=True,
         )
+        if self.on_epoch:
+            self.on_epoch(self.history[-1])
 
-    def _batches(self, epoch: int, first: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _reduce_on_plateau(self) -> None:
+        """Lower the rate after so many epochs in a row without a better validation loss, and count anew."""
+        state, patience = self.state, self.settings["plateau_patience"]
+        if patience and state.epoch - max(state.best_epoch, state.reduced_epoch) >= patience:
+            state.rate_factor *= self.settings["plateau_factor"]
+            state.reduced_epoch = state.epoch
+
+    def _batches(self, epoch: int, first: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
         """Batches of one epoch from step `first` on, the next two being drawn while one is trained on."""
-        seed, size = self.settings["seed"], self.settings["batch_size"]
+        seed, size = self.settings["seed"], self.batch_size
         order = np.random.default_rng([seed, epoch]).permutation(len(self.train))
 
-        def draw(i: int) -> np.ndarray:
-            return self.augment(self.train.pixels[i], np.random.default_rng([seed, epoch, i]))
+        def draw(step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+            rows = order[step * size : (step + 1) * size]
+            photos = self.pixels[rows]
+            if not self.augment.does_nothing():
+                generators = (np.random.default_rng([seed, epoch, i]) for i in rows.tolist())
+                photos = np.stack([self.augment(photo, rng) for photo, rng in zip(photos, generators, strict=True)])
+            weights = None if self.weights is None else self.weights[self.train.labels[rows]]
+            return photos.astype(np.float32), self.labels[rows], weights
 
         with ThreadPoolExecutor(2) as pool:
-            views = map_ahead(pool, draw, order[first * size : self.steps * size].tolist(), ahead=3 * size)
-            for step in range(first, self.steps):
-                batch = np.stack(list(itertools.islice(views, size)))
-                yield batch.astype(np.float32), self.train.labels[order[step * size : (step + 1) * size]]
+            yield from map_ahead(pool, draw, range(first, self.steps), ahead=3)
 
     def _average(self) -> None:
         """Exponential moving average of the weights, quicker at first so that the start is soon forgotten."""
+        if not self.settings["average_decay"] and self.state.step + 1 < self.steps:
+            return  # without averaging only an epoch's last weights matter
         done = self.state.epoch * self.steps + self.state.step + 1
         decay = np.float32(min(self.settings["average_decay"], (1 + done) / (10 + done)))
-        for average, variable in zip(self.averages, self.network.trainable_variables, strict=True):
+        for average, variable in zip(self.averages, self.averaged, strict=True):
             average *= decay
             average += (1 - decay) * keras.ops.convert_to_numpy(variable)
 
@@ -307,7 +375,7 @@ class _FineTuning:
 
         Epochs are compared by the latter, because the temperature is fitted in the end whichever is kept.
         """
-        current = [keras.ops.convert_to_numpy(v) for v in self.network.trainable_variables]
+        current = [keras.ops.convert_to_numpy(v) for v in self.averaged]
         self._assign(self.averages)
         logits = _predict(self.network, self.held)
         self._assign(current)
@@ -315,7 +383,7 @@ class _FineTuning:
         return {**point_scores(self.held.labels, logits), "calibrated_log_loss": calibrated}
 
     def _assign(self, arrays: list[np.ndarray]) -> None:
-        for variable, array in zip(self.network.trainable_variables, arrays, strict=True):
+        for variable, array in zip(self.averaged, arrays, strict=True):
             variable.assign(array)
 
     def _save(self) -> None:
@@ -378,7 +446,7 @@ def _calibrate(model: keras.Model, held: Photos, run: Path) -> None:
     """Divide the head by the temperature fitted on validation, and note it in temperature.json."""
     logits = _predict(keras.Model(model.input, model.output["logits"]), held)
     temperature, loss = fit_temperature(held.labels, logits)
-    head = model.get_layer("evidence")
+    head = last_layer(model)
     head.set_weights([weights / np.float32(temperature) for weights in head.get_weights()])
     before = point_scores(held.labels, logits)["log_loss"]
     content = {"temperature": temperature, "validation_loss_before": before, "validation_loss": loss}

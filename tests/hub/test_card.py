@@ -150,7 +150,7 @@ def test_a_base_model_is_named_where_it_is_one_on_the_hub():
         "- SHA-256 of the weights: `" + "ab" * 32 + "`",
         "- Licence: apache-2.0",
         "- Time: 1 h 34 min",
-        "- Training photos left out: 44",
+        "- Photos left out by the settings: 44",
         "| `learning_rate` | `0.0001` |",
         "| train | 10,000 | 51.1 % | 48.9 % |",
         "|  | Validation, 100 photos | Test, 1,234 photos | Elsewhere: garden, 20 photos |",

@@ -149,7 +149,7 @@ def test_push_to_publishes_what_every_runtime_agrees_on(trained, shapes, tmp_pat
     [
         (["fit", "cats_vs_dogs_mobilenet"], "did you mean 'cats_vs_dogs_mobilenetv2'"),
         (["fit", RECIPE, "--set", "epoch=3"], "did you mean 'epochs'"),
-        (["fit", RECIPE, "--set", "size=0"], "size must be from 32 to 1024, not 0"),
+        (["fit", RECIPE, "--set", "size=0"], "size must be from 16 to 1024, not 0"),
         (["fit", RECIPE, "--data", "no-such-folder/here/it/is"], "No data set could be loaded"),
         (["evaluate", "no-such-folder/here/it/is", "--data", "x"], "There is no folder"),
         (["photos", "no-such-folder/here/it/is", "out"], "No data set could be loaded"),

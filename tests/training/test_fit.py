@@ -147,7 +147,7 @@ def test_the_head_starts_from_the_logistic_regression(finished, photos, cache):
     settings, run, _ = finished
     import keras
 
-    from training.models import evidence_model
+    from training.backbones import evidence_model
 
     keras.utils.set_random_seed(settings["seed"])
     model = evidence_model("MobileNetV2", "random", settings["size"], 2)
@@ -168,7 +168,7 @@ def test_early_stopping_keeps_the_best_epoch(photos, cache, tmp_path, monkeypatc
         loss = next(losses)
         return {"log_loss": loss, "calibrated_log_loss": loss, "accuracy": 0.5, "roc_auc": 0.5}
 
-    monkeypatch.setattr(fitting._FineTuning, "_validate", validate)
+    monkeypatch.setattr(fitting._Training, "_validate", validate)
     settings = {**SETTINGS, "epochs": 5, "patience": 2, "batch_size": 128}
     model = fitting.fit(settings, photos, tmp_path, cache=cache, progress=False)
     assert len(averages) == 4

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from hub.errors import DataError
-from training.models import evidence_model, features_model, freeze_batch_norm
+from training.backbones import evidence_model, features_model, freeze_batch_norm
 
 
 @pytest.fixture(scope="module")

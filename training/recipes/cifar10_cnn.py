@@ -1,0 +1,24 @@
+"""Ten kinds of small colour photos: three convolution blocks with batch normalisation, dropout and augmentation."""
+
+data = "uoft-cs/cifar10"
+network = "cnn"
+size = 32
+seed = 0
+
+blocks = [[32], [64, 64], [128, 128]]
+dropout = 0.1
+head_dropout = 0.1
+
+epochs = 10
+batch_size = 128
+optimizer = "sgd"
+learning_rate = 0.1
+schedule = "triangle"
+warmup_steps = 800
+weight_decay = 5e-3
+average_decay = 0.99
+
+rotation = 5.0
+shift = 0.1
+flip = True
+fill = "reflect"

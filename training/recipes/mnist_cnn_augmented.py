@@ -1,0 +1,25 @@
+"""Handwritten digits, each seen slightly otherwise in every epoch."""
+
+data = "ylecun/mnist"
+network = "cnn"
+size = 28
+seed = 0
+
+blocks = [[32, 32], [64, 64]]
+dropout = 0.2
+head_dropout = 0.2
+
+epochs = 15
+batch_size = 128
+optimizer = "adam"
+learning_rate = 3e-3
+schedule = "triangle"
+warmup_steps = 400
+average_decay = 0.99
+
+# No flip: a mirrored digit is another sign, or none.
+rotation = 12.0
+shift = 0.08
+zoom = 0.12
+shear = 8.0
+fill = "black"  # the digits' own ground
