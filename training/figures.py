@@ -1,4 +1,5 @@
-"""Figures of a run: learning curves, ROC, precision-recall, confusion matrix, reliability, worst mistakes.
+"""Figures of a run: learning curves, ROC, precision-recall, confusion matrix, reliability, worst mistakes; and of runs
+side by side: their scores.
 
 Each function returns a matplotlib Figure made without pyplot, so nothing is shared between calls or threads.
 Colours are those of Okabe and Ito (2008, https://jfly.uni-koeln.de/color/), which colour-blind readers tell
@@ -6,7 +7,7 @@ apart; where there are more lines than colours, the line style changes too.
 """
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,7 +93,7 @@ def learning_curves(history: str | Path) -> Figure:
     Raises:
         DataError: the file is missing or holds no steps.
     """
-    columns = _read_history(history)
+    columns = read_history(history)
     step, epochs = columns["step"], int(np.nanmax(columns["epoch"]))
     figure = _figure(13, 4.4)
     loss, accuracy, rate = figure.subplots(1, 3)
@@ -117,8 +118,37 @@ def learning_curves(history: str | Path) -> Figure:
     return figure
 
 
-def _read_history(path: str | Path) -> dict[str, np.ndarray]:
-    """Columns of history.csv as float64; blanks are NaN."""
+def learning_curve(columns: dict[str, np.ndarray], measure: str, kept: int | None = None) -> Figure:
+    """One measure over the epochs, of training and of validation.
+
+    Args:
+        columns: of a run's history (`read_history`).
+        measure: "loss" or "accuracy".
+        kept: the row of the epoch whose weights were kept; a line marks it.
+    """
+    epoch = columns["epoch"]
+    figure = _figure(6.4, 4.8)
+    axes = figure.subplots()
+    _line(axes, epoch, columns.get(f"train_{measure}"), "training", 0)
+    _line(axes, epoch, columns.get(f"validation_{measure}"), "validation", 1)
+    if measure == "loss":
+        _line(axes, epoch, columns.get("validation_calibrated_loss"), "validation, calibrated", 2)
+        axes.set_ylim(bottom=0)
+    if kept is not None:
+        axes.axvline(epoch[kept], color="grey", lw=1.5, ls=(0, (1, 1)), label=f"kept: epoch {epoch[kept]:.0f}")
+    axes.set(xlabel="epoch", ylabel={"loss": "log loss", "accuracy": "share of right answers"}[measure])
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.legend(frameon=True, framealpha=0.9, fontsize=FONT - 1)
+    figure.suptitle({"loss": "Loss", "accuracy": "Accuracy"}[measure], fontsize=FONT + 2)
+    return figure
+
+
+def read_history(path: str | Path) -> dict[str, np.ndarray]:
+    """Columns of history.csv as float64, a value an epoch; blanks are NaN.
+
+    Raises:
+        DataError: the file is missing or holds no steps.
+    """
     try:
         with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
@@ -147,8 +177,21 @@ def _line(axes: Axes, x: np.ndarray, y: np.ndarray | None, label: str, number: i
     )
 
 
-def roc(labels: np.ndarray, logits: np.ndarray, names: list[str], title: str) -> Figure | None:
-    """ROC curve of label 1 of two, or of each label against the rest; None where only one label occurs."""
+def roc(
+    labels: np.ndarray,
+    logits: np.ndarray,
+    names: list[str],
+    title: str,
+    *,
+    mean: bool = False,
+    thresholds: tuple[float, ...] = (),
+) -> Figure | None:
+    """ROC curve of label 1 of two, or of each label against the rest; None where only one label occurs.
+
+    Args:
+        mean: of more than two labels, also the mean of all their curves.
+        thresholds: of two labels, probabilities of label 1 whose points are marked.
+    """
     curves = _ranked(labels, logits)
     if not curves:
         return None
@@ -158,6 +201,16 @@ def roc(labels: np.ndarray, logits: np.ndarray, names: list[str], title: str) ->
     for number, (k, truth, odds) in enumerate(curves):
         false, true, _ = roc_curve(truth, odds)
         _curve(axes, false, true, names[k], f"AUC {auc(false, true):.5f}", number)
+    if mean and len(names) > 2:
+        false, true, area = mean_roc(labels, logits)
+        axes.plot(false, true, color="black", lw=3, label=f"mean of all: AUC {area:.5f}")
+        side = 5 * float(np.maximum(false, 1 - true).min())  # as much of the corner as lets the curve be seen
+        if side <= 0.1:
+            side = max(side, 0.002)
+            _corner(axes, lambda inset: inset.plot(false, true, "k", lw=3), (0, side), (1 - side, 1), (0.15, 0.43))
+    marked = _marked(curves[0][1], curves[0][2], thresholds) if len(curves) == 1 else []
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    _mark(axes, marked)
     axes.set(xlabel=_rate("False positive rate", names), ylabel=_rate("True positive rate", names))
     _square(axes, "lower right", len(curves), len(_with_curve(labels, logits.shape[1])))
     if len(curves) == 1:
@@ -167,9 +220,40 @@ def roc(labels: np.ndarray, logits: np.ndarray, names: list[str], title: str) ->
             lambda inset: inset.plot(false, true, color=COLOURS[0], lw=2),
             (0, 0.1),
             (0.9, 1),
-            (0.42, 0.3),
+            (0.42, 0.3 if len(marked) < 2 else 0.36),
+            marked,
         )
     return _titled(figure, "ROC", title, len(labels))
+
+
+def mean_roc(labels: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """The one-vs-rest ROC curves' mean true positive rate at each false positive rate, and the mean of their areas."""
+    odds = log_odds(logits)
+    curves = [roc_curve(labels == k, odds[:, k])[:2] for k in _with_curve(labels, logits.shape[1])]
+    false = np.unique(np.concatenate([np.linspace(0, 1, 1001), *(curve[0] for curve in curves)]))
+    true = np.mean([np.interp(false, *curve) for curve in curves], axis=0)
+    return np.r_[0, false], np.r_[0, true], float(np.mean([auc(*curve) for curve in curves]))
+
+
+def _marked(truth: np.ndarray, odds: np.ndarray, thresholds: tuple[float, ...]) -> list[tuple[float, float, float]]:
+    """(threshold, false positive rate, true positive rate) of thresholds on the probability."""
+    found = []
+    for threshold in thresholds:
+        positive = odds >= np.log(threshold / (1 - threshold))
+        found.append((threshold, float(positive[~truth].mean()), float(positive[truth].mean())))
+    return found
+
+
+def _mark(axes: Axes, marked: Sequence[tuple[float, float, float]]) -> None:
+    """Mark those within the axes; one outside would take the layout's room, since marks stick out of the frame."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    for number, (threshold, false, true) in enumerate(marked, start=1):
+        if not (left <= false <= right and bottom <= true <= top):
+            continue
+        axes.plot(
+            [false], [true], "os^D"[(number - 1) % 4], ms=9, color=COLOURS[number], clip_on=False, zorder=3,
+            label=f"threshold {threshold:g}",
+        )  # fmt: skip
 
 
 def precision_recall(labels: np.ndarray, logits: np.ndarray, names: list[str], title: str) -> Figure | None:
@@ -185,7 +269,7 @@ def precision_recall(labels: np.ndarray, logits: np.ndarray, names: list[str], t
     axes.set(xlabel=_rate("Recall", names), ylabel=_rate("Precision", names))
     if len(curves) == 1:
         share = curves[0][1].mean()
-        axes.axhline(share, color="grey", ls=":", lw=1.5, label=f"share of {names[1]}")
+        axes.axhline(share, color="grey", ls=":", lw=1.5, label=f"share of {_short(names[1])}")
         precision, recall, _ = precision_recall_curve(*curves[0][1:])
         _corner(
             axes,
@@ -222,11 +306,13 @@ def _corner(
     x: tuple[float, float],
     y: tuple[float, float],
     at: tuple[float, float],
+    marked: Sequence[tuple[float, float, float]] = (),
 ) -> None:
     """The corner where a good curve lives, enlarged: at full size it hides in the frame."""
     inset = axes.inset_axes((*at, 0.5, 0.5))
     draw(inset)
     inset.set(xlim=x, ylim=y)
+    _mark(inset, marked)
     inset.xaxis.set_major_locator(MaxNLocator(4))
     inset.yaxis.set_major_locator(MaxNLocator(4))
     inset.tick_params(labelsize=FONT - 2)
@@ -320,6 +406,63 @@ def _wilson(share: np.ndarray, number: np.ndarray) -> tuple[np.ndarray, np.ndarr
     centre = (share + z**2 / (2 * number)) / (1 + z**2 / number)
     half = z * np.sqrt(share * (1 - share) / number + z**2 / (4 * number**2)) / (1 + z**2 / number)
     return np.minimum(centre - half, share), np.maximum(centre + half, share)
+
+
+# Runs side by side ------------------------------------------------------------------------------------------
+
+SHORTER_IS_BETTER = {
+    "accuracy": ("Wrong answers", lambda value: 100 * (1 - value), "per cent", "{:.2f} %"),
+    "roc_auc": ("ROC AUC short of 1", lambda value: 1 - value, "1 − AUC", "{:.5f}"),
+    "log_loss": ("Log loss", lambda value: value, "log loss", "{:.4f}"),
+}
+
+
+def score_bars(
+    names: list[str],
+    scores: list[dict],
+    colours: list[int],
+    title: str,
+    measures: tuple[str, ...] = tuple(SHORTER_IS_BETTER),
+) -> Figure:
+    """Runs by their errors: a panel for each measure, in it a bar for each run from 0 on, with its interval.
+
+    Errors, because bars of accuracies near 1 look alike, and bars that do not start at 0 exaggerate.
+
+    Args:
+        names: of the runs, from the top down.
+        scores: of each run, as `training.evaluate.metrics` gives them.
+        colours: a number for each run; runs of one number are alike but for the seed.
+        measures: keys of SHORTER_IS_BETTER.
+    """
+    figure = _figure(6.4 if len(measures) == 1 else 4.5 * len(measures), 1.9 + 0.5 * len(names))
+    panels = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
+    for axes, measure in zip(panels, measures, strict=True):
+        what, error, unit, form = SHORTER_IS_BETTER[measure]
+        ends = [_bar(axes, place, found[measure], error, colour, form)
+                for place, (found, colour) in enumerate(zip(scores, colours, strict=True))]  # fmt: skip
+        axes.set(title=f"{what} (shorter is better)", xlabel=unit, xlim=(0, 1.35 * max(ends) or 1))
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.grid(axis="x", color="0.9")
+        axes.set_axisbelow(True)
+    panels[0].set_yticks(range(len(names)), [_short(name, 28) for name in names])
+    panels[0].invert_yaxis()
+    figure.suptitle(title, fontsize=FONT + 2)
+    return figure
+
+
+def _bar(axes: Axes, place: int, score: dict, error: Callable[[float], float], colour: int, form: str) -> float:
+    """One bar with its interval and its number; return where it ends."""
+    if score["value"] is None:
+        axes.text(0, place, " not measured", va="center", color="grey", fontsize=FONT - 1)
+        return 0.0
+    value = error(score["value"])
+    low, high = sorted(error(score[end]) for end in ("low", "high"))
+    axes.barh(place, value, height=0.62, color=COLOURS[colour % 6], alpha=0.55)
+    off = [[max(value - low, 0)], [max(high - value, 0)]]
+    axes.errorbar(value, place, xerr=off, fmt="none", ecolor="black", capsize=4, lw=1.5)
+    end = max(high, value)
+    axes.annotate(form.format(value), (end, place), (6, 0), textcoords="offset points", va="center", fontsize=FONT - 1)
+    return end
 
 
 # Photos -----------------------------------------------------------------------------------------------------
@@ -418,4 +561,6 @@ def _about(title: str, photos: int) -> str:
 
 
 def _short(name: str, longest: int = 18) -> str:
-    return name if len(name) <= longest else f"{name[: longest - 1]}…"
+    """A label's name as a figure can take it: not too long, a $ no formula, a first _ no reason to leave it out."""
+    text = name if len(name) <= longest else f"{name[: longest - 1]}…"
+    return (" " + text if text.startswith("_") else text).replace("$", r"\$")

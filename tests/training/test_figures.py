@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
+from sklearn import metrics as sk
 
 from hub.errors import DataError, StorageError
 from training import figures
-from training.evaluate import Predictions
+from training.evaluate import Predictions, log_odds
 
 HISTORY = ["epoch", "step", "learning_rate", "train_loss", "train_accuracy"]
 HISTORY += ["validation_loss", "validation_accuracy", "validation_roc_auc", "seconds"]
@@ -174,6 +175,71 @@ def test_learning_curves_skip_blank_cells_and_refuse_what_is_no_history(tmp_path
     for path in ("empty.csv", "words.csv", "missing.csv"):
         with pytest.raises(DataError, match=path):
             figures.learning_curves(tmp_path / path)
+
+
+def test_a_learning_curve_marks_the_kept_epoch(tmp_path):
+    columns = figures.read_history(history(tmp_path / "h.csv", validation_loss=""))
+    figure = figures.learning_curve(columns, "loss", kept=1)
+    assert "kept: epoch 2" in texts(figure) and "training" in texts(figure) and "validation" not in texts(figure)
+    train, mark = figure.axes[0].lines
+    np.testing.assert_allclose(train.get_xydata(), [[1, 0.1], [2, 0.2], [3, 0.3]])
+    assert list(mark.get_xdata()) == [2, 2]
+    assert "validation" in texts(figures.learning_curve(columns, "accuracy"))
+    assert "kept" not in texts(figures.learning_curve(columns, "accuracy"))
+
+
+def test_roc_marks_thresholds_where_they_fall():
+    # Of two cats one has a probability of 0.7; of three dogs 0.9, 0.6 and 0.2.
+    p = np.array([0.1, 0.7, 0.9, 0.6, 0.2])
+    logits = np.log(np.stack([1 - p, p], axis=1))
+    figure = figures.roc(np.array([0, 0, 1, 1, 1]), logits, ["cat", "dog"], "test", thresholds=(0.5, 0.8))
+    marks = {line.get_label(): line.get_xydata().tolist() for line in figure.axes[0].lines}
+    assert marks["threshold 0.5"] == [[0.5, pytest.approx(2 / 3)]]
+    assert marks["threshold 0.8"] == [[0, pytest.approx(1 / 3)]]
+    (inset,) = figure.axes[0].child_axes
+    assert not [line for line in inset.lines if line.get_label().startswith("threshold")]  # both lie outside of it
+
+
+def test_mean_roc_is_the_mean_of_the_curves_and_of_their_areas():
+    p = drawn(4, 400)
+    areas = [sk.roc_auc_score(p.labels == k, log_odds(p.logits)[:, k]) for k in range(4)]
+    false, true, area = figures.mean_roc(p.labels, p.logits)
+    assert area == pytest.approx(np.mean(areas))
+    assert np.trapezoid(true, false) == pytest.approx(area, abs=2e-3)
+    assert (false[0], true[0], false[-1], true[-1]) == (0, 0, 1, 1) and (np.diff(true) >= 0).all()
+    figure = figures.roc(p.labels, p.logits, p.label_names, "test", mean=True)
+    assert f"mean of all: AUC {area:.5f}" in texts(figure)
+    assert "mean of all" not in texts(figures.roc(p.labels, p.logits, p.label_names, "test"))
+
+
+def test_bars_are_the_errors_from_0_with_their_intervals():
+    def score(value, low, high):
+        return {"value": value, "low": low, "high": high}
+
+    scores = [
+        {"accuracy": score(0.98, 0.97, 0.99), "roc_auc": score(None, None, None), "log_loss": score(0.1, 0.05, 0.2)},
+        {"accuracy": score(0.9, 0.88, 0.92), "roc_auc": score(0.95, 0.9, 0.99), "log_loss": score(0.4, 0.3, 0.5)},
+    ]
+    figure = figures.score_bars(["best $_{", "_second"], scores, [0, 1], "test")
+    accuracy, auc, loss = figure.axes
+    assert [bar.get_width() for bar in accuracy.patches] == pytest.approx([2, 10])
+    assert [bar.get_x() for bar in accuracy.patches] == [0, 0]
+    assert [bar.get_width() for bar in loss.patches] == [0.1, 0.4]
+    ends = accuracy.containers[1].lines[2][0].get_segments()[0][:, 0]
+    assert ends.tolist() == pytest.approx([1, 3])
+    assert "not measured" in texts(figure) and len(auc.patches) == 1
+    assert accuracy.get_ylim()[0] > accuracy.get_ylim()[1]  # the first is on top
+    alone = figures.score_bars(["one", "two"], scores, [0, 0], "test", ("log_loss",))
+    assert len(alone.axes) == 1
+
+
+@pytest.mark.parametrize("labels", [2, 4])
+def test_odd_labels_are_no_formulas_and_none_is_left_out(labels, tmp_path):
+    names = ["$x_{", "_under", "a$b$c", "$"][:labels]
+    p = replace(drawn(labels), label_names=names)
+    assert len(figures.save(tmp_path, p, title="test")) == 4
+    legend = texts(figures.roc(p.labels, p.logits, names, "test"))
+    assert all(name.replace("$", r"\$") in legend for name in names[1:2])
 
 
 def test_a_folder_that_is_a_file_is_one_clear_sentence(tmp_path):
