@@ -5,12 +5,16 @@ import sys
 import tempfile
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hub.errors import BundleError, DataError, ImageError, StorageError
-from training.settings import check, load_recipe, override
+from training.settings import PLACES, check, load_recipe, override
+
+if TYPE_CHECKING:
+    from hub import ImageClassifier
+    from training.data import Photos
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -30,6 +34,13 @@ class Split(StrEnum):
     test = "test"
 
 
+class HeldOut(StrEnum):
+    """The name of a split that a run's record may have, as a choice on the command line."""
+
+    validation = "validation"
+    test = "test"
+
+
 @app.command()
 def fit(
     recipe: Annotated[str, typer.Argument(help="A file in training/recipes, without .py.")],
@@ -44,6 +55,9 @@ def fit(
         Path | None, typer.Option(help="The run's folder; one that holds a run resumes it. [default: runs/RECIPE]")
     ] = None,
     cache: Cache = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Train so many times, from the recipe's seed up, and say how far they differ.")
+    ] = 1,
     open_test: Annotated[
         bool, typer.Option("--open-test", help="Score the test split too: once, when all is chosen.")
     ] = False,
@@ -89,25 +103,48 @@ def fit(
     settings = override(settings, changed)
     check(settings)
     if push_to is not None:
+        if seeds > 1:
+            raise DataError(
+                "--push-to publishes one model; leave out --seeds, and push the best with python -m hub push."
+            )
         places = _check_push(push_to, settings, without, using)  # now, not after hours of training
     folder = run or Path("runs") / recipe
     photos = photos_of(settings, cache=cache)
     print(summary(photos))
 
+    shown = [part for s in set_ if s.partition("=")[0].strip() not in PLACES for part in ("--set", s)]
+    card = {
+        "data_title": data_title, "data_name": data_name, "data_note": data_note,
+        "backbone_origin": backbone_origin, "backbone_license": backbone_license, "open_test": open_test,
+    }  # fmt: skip
+    found = []
+    for seed in range(settings["seed"], settings["seed"] + seeds):
+        of_seed = ["--set", f"seed={seed}"] if seeds > 1 else []
+        command = shlex.join(["python", "-m", "training", "fit", recipe, *shown, *of_seed])
+        place = folder / f"seed-{seed}" if seeds > 1 else folder
+        one = {**settings, "seed": seed}
+        classifier = _fit_one(one, photos, place, cache, {**card, "recipe": recipe, "command": command})
+        found.append(place / "bundle")
+    if seeds > 1:
+        from training.evaluate import repeats
+
+        print(repeats(found))
+    if push_to is not None:
+        _verify(folder / "bundle", settings, cache, without, places)
+        print(f"It is published: {classifier.push_to_hub(push_to, without=without, private=private)}")
+
+
+def _fit_one(
+    settings: dict, photos: "Photos", folder: Path, cache: Path | None, card: dict[str, str | bool | None]
+) -> "ImageClassifier":
+    """Train in a folder, save the bundle and the figures there, and print the scores."""
     from training import figures
     from training.evaluate import score_lines
     from training.finish import make_bundle
-    from training.fit import PLACES
     from training.fit import fit as train
 
     model = train(settings, photos, folder, cache=cache)
-    shown = [part for s in set_ if s.partition("=")[0].strip() not in PLACES for part in ("--set", s)]
-    command = shlex.join(["python", "-m", "training", "fit", recipe, *shown])
-    classifier, predictions = make_bundle(
-        model, settings, photos, folder, recipe=recipe, command=command,
-        data_title=data_title, data_name=data_name, data_note=data_note,
-        backbone_origin=backbone_origin, backbone_license=backbone_license, open_test=open_test,
-    )  # fmt: skip
+    classifier, predictions = make_bundle(model, settings, photos, folder, **card)
     for split, found in predictions.items():
         figures.save(
             folder / "figures", found, title=f"{split} split", pixels=photos.subset(split).pixels,
@@ -116,9 +153,7 @@ def fit(
         )  # fmt: skip
         print(score_lines(f"{split.capitalize()} split, {len(found):,} pictures", found.metrics()))
     print(f"The bundle is in {folder / 'bundle'}.")
-    if push_to is not None:
-        _verify(folder / "bundle", settings, cache, without, places)
-        print(f"It is published: {classifier.push_to_hub(push_to, without=without, private=private)}")
+    return classifier
 
 
 def _check_push(repo: str, settings: dict, without: list[str], using: list[str]) -> dict[str, str]:
@@ -151,6 +186,31 @@ def _verify(bundle: Path, settings: dict, cache: Path | None, without: list[str]
     rows = found["runtimes"].values()
     print(f"Largest difference in probability from Keras, on {found['photos']:,} validation photos:")
     print(*(f"  {row['title']}: {row['same_tensor']['probability']:.1e}" for row in rows), sep="\n")
+
+
+@app.command()
+def preview(
+    recipe: Annotated[str, typer.Argument(help="A file in training/recipes, without .py.")],
+    data: Annotated[
+        str | None, typer.Option(help="Data set: a name on the Hub or a folder. [default: the recipe's]")
+    ] = None,
+    set_: Annotated[
+        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated.")
+    ] = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option(help="A PNG file. [default: runs/preview-RECIPE.png]")] = None,
+    cache: Cache = None,
+) -> None:
+    """Draw a sheet of what the recipe's augmentation does: each knob alone, and all together."""
+    from hub.files import write_aside
+    from training.data import photos_of
+    from training.preview import preview as draw
+
+    settings = override(load_recipe(recipe), [*set_, *([f"data={data}"] if data is not None else [])])
+    check(settings)
+    figure = draw(settings, photos_of(settings, cache=cache))
+    path = out or Path("runs") / f"preview-{recipe}.png"
+    write_aside(path, lambda file: figure.savefig(file, format="png", dpi=120))
+    print(f"The sheet is {path}.")
 
 
 @app.command()
@@ -190,6 +250,32 @@ def evaluate(
     from training.evaluate import run_evaluation
 
     raise typer.Exit(run_evaluation(bundle, data, out=out, cache=cache, record_as=record_as))
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Folders that a fit has made.")],
+    out: Annotated[Path | None, typer.Option(help="The page of one run. [default: RUN/report.html]")] = None,
+    data: Annotated[str | None, typer.Option(help="Where its pictures are. [default: where the run had them]")] = None,
+    split: Annotated[HeldOut | None, typer.Option(help="[default: test where it is recorded]")] = None,
+    cache: Cache = None,
+) -> None:
+    """Explain each run on a page: curves, over- and underfitting, every score, pictures with heatmaps."""
+    from training.report import run_reports
+
+    run_reports(runs, out=out, data=data, split=split, cache=cache)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Folders that a fit has made.")],
+    out: Annotated[Path, typer.Option(help="Folder for the page, the chart and the numbers.")] = Path("runs/compare"),
+    split: Annotated[HeldOut | None, typer.Option(help="[default: test where all have recorded it]")] = None,
+) -> None:
+    """Set runs side by side, and test whether a difference is more than luck."""
+    from training.compare import run_comparison
+
+    run_comparison(runs, out=out, split=split)
 
 
 def main() -> None:
