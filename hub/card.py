@@ -145,7 +145,12 @@ def _introduction(config: dict) -> str:
     takes = f", squashed to {side} × {side} pixels" if side else ""
     purpose = f"This model says which of {len(names)} labels a photo shows: {_listed(names)}."
     if not config.get("evidence"):
-        return paragraphs(f"# {_title(config)}", f"{purpose} Input is an RGB photo{takes}.")
+        return paragraphs(
+            f"# {_title(config)}",
+            f"{purpose} Input is an RGB photo{takes}.",
+            "It has a classic head, which keeps no map of the evidence behind an answer. In its place `hub.explain` "
+            "shows Grad-CAM of the last feature maps where Keras is installed, and occlusion elsewhere.",
+        )
     built = f"It is {_an(backbone)} with" if backbone else "It has"
     grid = _times(config["evidence"].get("grid"))
     cells = f" ({grid} cells)" if grid else ""

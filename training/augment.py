@@ -2,7 +2,7 @@
 
 import io
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from PIL import Image, ImageEnhance
@@ -43,6 +43,11 @@ class Augmentation:
     shear: float = 0.0
     erase: float = 0.0
     fill: str = "mean"
+
+    @classmethod
+    def of(cls, settings: dict) -> "Augmentation":
+        """What a recipe's settings ask for."""
+        return cls(**{field.name: settings[field.name] for field in fields(cls)})
 
     def does_nothing(self) -> bool:
         """Whether every view is the photo itself."""

@@ -7,14 +7,15 @@ from hub.errors import DataError, first_line
 from training.networks import evidence_head
 
 # How each family wants its input, as keras.io/api/applications says.
-TO_ONE = ("MobileNet", "MobileNetV2", "InceptionV3", "InceptionResNetV2", "Xception", "ResNet50V2",
-          "ResNet101V2", "ResNet152V2", "NASNetMobile", "NASNetLarge")  # fmt: skip
+TO_ONE = ("MobileNet", "MobileNetV2", "InceptionV3", "Xception", "ResNet50V2", "ResNet101V2", "ResNet152V2",
+          "NASNetMobile", "NASNetLarge")  # fmt: skip
 BGR = ("ResNet50", "ResNet101", "ResNet152", "VGG16", "VGG19")  # as Caffe: BGR less ImageNet's mean
 STANDARDISED = ("DenseNet121", "DenseNet169", "DenseNet201")  # as Torch: less the mean, by the deviation
 AS_THEY_ARE = (  # their first layers scale
     *(f"EfficientNetB{n}" for n in range(8)), *(f"EfficientNetV2{n}" for n in ("B0", "B1", "B2", "B3", "S", "M", "L")),
     "MobileNetV3Small", "MobileNetV3Large",
 )  # fmt: skip
+# Not InceptionResNetV2 and ConvNeXt: they have layers of their own, which other versions of Keras need not load.
 BACKBONES = (*TO_ONE, *BGR, *STANDARDISED, *AS_THEY_ARE)
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's RGB, in 0-1
 BGR_MEAN = (103.939, 116.779, 123.68)  # in 0-255

@@ -608,6 +608,21 @@ def score_lines(title: str, scores: dict, claimed: dict | None = None) -> str:
     return "\n".join(lines)
 
 
+def repeats(bundles: list[Path]) -> str:
+    """Mean and range of the scores of runs that differ in their seed, on the last split that all have scored."""
+    found = [_read_metrics(bundle) for bundle in bundles]
+    split = next(name for name in ("test", "validation") if all(name in metrics for metrics in found))
+    seconds = [metrics["training"]["seconds"] for metrics in found]
+    lines = [f"{split.capitalize()} split, mean and range of {len(found)} runs"]
+    for name in SCORES:
+        values = [metrics[split][name]["value"] for metrics in found]
+        if None not in values:
+            mean, low, high = (card.number(name, value) for value in (np.mean(values), min(values), max(values)))
+            lines.append(f"  {SCORES[name]:<28}{mean} ({low.removesuffix(' %')}–{high.removesuffix(' %')})")
+    lines.append(f"  {'Time':<28}{card.duration(np.mean(seconds))} each")
+    return "\n".join(lines)
+
+
 def _read_metrics(folder: str | os.PathLike) -> dict:
     """The bundle's metrics.json; empty where there is none."""
     folder = Path(folder)

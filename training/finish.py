@@ -11,7 +11,8 @@ from hub.classifier import ImageClassifier
 from hub.heatmaps import fixed_scale
 from training.data import Photos
 from training.evaluate import Predictions, evaluate, predictions_table
-from training.fit import PLACES, weights_sha256
+from training.fit import weights_sha256
+from training.settings import told
 
 MODEL_TYPES = {"MobileNetV2": "mobilenet_v2"}  # as Transformers spells them
 
@@ -108,7 +109,7 @@ def _training(settings: dict, run: Path, recipe: str, command: str, photos: Phot
     return {
         "recipe": recipe,
         "command": command,
-        "settings": {key: value for key, value in settings.items() if key not in PLACES},
+        "settings": told(settings),
         "seconds": float(history[-1]["seconds"]),
         "epochs": f"{len(history)} (kept: the {kept} after epoch {best})",
         "temperature": json.loads((run / "temperature.json").read_text())["temperature"],

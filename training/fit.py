@@ -18,9 +18,8 @@ import os
 import platform
 import time
 import zipfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -34,19 +33,17 @@ from tqdm import tqdm
 
 from hub.errors import DataError
 from hub.files import sha256, storage
-from training.augment import Augmentation
 from training.backbones import evidence_model, features_model, freeze, freeze_batch_norm
-from training.data import Photos, default_cache, map_ahead, write_problems
+from training.batches import Batches
+from training.data import Photos, default_cache, write_problems
 from training.evaluate import point_scores
 from training.files import alone, write_arrays, write_json, write_rows
 from training.networks import last_layer, network, whiten
-from training.optimise import class_weights, decay_kernels, learning_rate, live_statistics, make_optimizer
-from training.settings import DEFAULTS, OF_BACKBONES, OF_NETWORKS, check
+from training.optimise import decay_kernels, learning_rate, live_statistics, make_optimizer
+from training.settings import DEFAULTS, OF_BACKBONES, OF_NETWORKS, PLACES, check
 
 CHECKPOINT_SECONDS = 240
-IN_MEMORY = 2**30  # bytes of decoded training pictures; more are read from the cache as they are drawn
 WHITENED = 5000  # pictures that a whitening convolution is computed from
-PLACES = ("data", "backbone_weights")  # settings that say where things lie on one machine, not what they are
 HISTORY_COLUMNS = [
     "epoch", "step", "learning_rate", "train_loss", "train_accuracy",
     "validation_loss", "validation_calibrated_loss", "validation_accuracy", "validation_roc_auc", "seconds",
@@ -92,7 +89,13 @@ def fit(
 
 
 def build(settings: dict, labels: int) -> keras.Model:
-    """The untrained network of a recipe, for this many labels; see `evidence_model` and `network` for what it takes."""
+    """The untrained network of a recipe, for this many labels; see `evidence_model` and `network` for what it takes.
+
+    Raises:
+        DataError: one unit cannot tell so many labels apart, or the backbone cannot be had.
+    """
+    if settings.get("one_unit") and labels != 2:
+        raise DataError(f"One unit tells two labels apart, and there are {labels}; give --set one_unit=False.")
     if "backbone" not in settings:
         return network(settings, labels)
     model = evidence_model(
@@ -101,6 +104,24 @@ def build(settings: dict, labels: int) -> keras.Model:
     if not settings["live_batch_norm"]:
         freeze_batch_norm(model)
     return model
+
+
+def compiled(model: keras.Model, settings: dict) -> keras.Model:
+    """The part of a model that gives logits, with the recipe's loss and optimizer."""
+    network = keras.Model(model.input, model.output["logits"])
+    decay_kernels(network, settings["l2"])
+    optimizer = make_optimizer(settings)
+    optimizer.build(network.trainable_variables)
+    network.compile(
+        optimizer,
+        keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=settings["label_smoothing"]),
+        metrics=[
+            keras.metrics.CategoricalCrossentropy(name="log_loss", from_logits=True),
+            keras.metrics.CategoricalAccuracy(name="accuracy"),
+        ],
+        jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",  # XLA is slow on CPUs
+    )
+    return network
 
 
 def _claim(run: Path, settings: dict, photos: Photos) -> None:
@@ -235,27 +256,10 @@ class _Training:
     ):
         self.settings, self.run, self.show, self.on_epoch = settings, run, progress, on_epoch
         self.train, self.held = photos.subset("train"), photos.subset("validation")
-        self.pixels = self.train.pixels
-        if len(self.train) * math.prod(self.pixels.shape[1:]) <= IN_MEMORY:
-            self.pixels = np.asarray(self.pixels)
-        self.labels = np.eye(len(photos.label_names), dtype=np.float32)[self.train.labels]
-        self.weights = class_weights(self.train, settings["class_weights"])
-        self.batch_size = min(settings["batch_size"], len(self.train))
-        self.steps = len(self.train) // self.batch_size
-        self.augment = Augmentation(**{f.name: settings[f.name] for f in fields(Augmentation)})
-        self.network = keras.Model(model.input, model.output["logits"])
-        decay_kernels(self.network, settings["l2"])
-        self.optimizer = make_optimizer(settings)
-        self.optimizer.build(self.network.trainable_variables)
-        self.network.compile(
-            self.optimizer,
-            keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=settings["label_smoothing"]),
-            metrics=[
-                keras.metrics.CategoricalCrossentropy(name="log_loss", from_logits=True),
-                keras.metrics.CategoricalAccuracy(name="accuracy"),
-            ],
-            jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",  # XLA is slow on CPUs
-        )
+        self.batches = Batches(self.train, settings)
+        self.steps = self.batches.steps
+        self.network = compiled(model, settings)
+        self.optimizer = self.network.optimizer
         self.averaged = [*self.network.trainable_variables, *live_statistics(self.network)]
         self.averages = [keras.ops.convert_to_numpy(v) for v in self.averaged]
         self.best = [a.copy() for a in self.averages]
@@ -276,7 +280,7 @@ class _Training:
             disable=not self.show, unit="batch", mininterval=5,
         )  # fmt: skip
         total = self.steps * self.settings["epochs"]
-        for x, y, weights in self._batches(state.epoch, state.step):
+        for x, y, weights in self.batches.epoch(state.epoch, state.step):
             now_done = state.epoch * self.steps + state.step
             self.optimizer.learning_rate = learning_rate(self.settings, now_done, total) * state.rate_factor
             self.network.reset_metrics()
@@ -342,23 +346,6 @@ class _Training:
         if patience and state.epoch - max(state.best_epoch, state.reduced_epoch) >= patience:
             state.rate_factor *= self.settings["plateau_factor"]
             state.reduced_epoch = state.epoch
-
-    def _batches(self, epoch: int, first: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
-        """Batches of one epoch from step `first` on, the next two being drawn while one is trained on."""
-        seed, size = self.settings["seed"], self.batch_size
-        order = np.random.default_rng([seed, epoch]).permutation(len(self.train))
-
-        def draw(step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-            rows = order[step * size : (step + 1) * size]
-            photos = self.pixels[rows]
-            if not self.augment.does_nothing():
-                generators = (np.random.default_rng([seed, epoch, i]) for i in rows.tolist())
-                photos = np.stack([self.augment(photo, rng) for photo, rng in zip(photos, generators, strict=True)])
-            weights = None if self.weights is None else self.weights[self.train.labels[rows]]
-            return photos.astype(np.float32), self.labels[rows], weights
-
-        with ThreadPoolExecutor(2) as pool:
-            yield from map_ahead(pool, draw, range(first, self.steps), ahead=3)
 
     def _average(self) -> None:
         """Exponential moving average of the weights, quicker at first so that the start is soon forgotten."""

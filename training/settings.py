@@ -37,6 +37,8 @@ OF_NETWORKS = {
     "head": "evidence", "dense": [], "head_dropout": 0.0, "one_unit": False,
 }  # fmt: skip
 
+PLACES = ("data", "backbone_weights")  # settings that say where things lie on one machine, not what they are
+
 # The least and the most that a setting may be, both included.
 RANGES = {
     "size": (16, 1024), "epochs": (1, 10_000), "batch_size": (1, 4096), "learning_rate": (0.0, 10.0),
@@ -76,6 +78,17 @@ def load_recipe(name: str) -> dict[str, Any]:
     }
     defaults = {**DEFAULTS, **(OF_BACKBONES if "backbone" in own else OF_NETWORKS)}
     return {**own, **{key: value for key, value in defaults.items() if key not in own}}
+
+
+def told(settings: dict[str, Any]) -> dict[str, Any]:
+    """What a card lists: the settings of every run, and those others that are not at their defaults."""
+    defaults = {**DEFAULTS, **OF_BACKBONES, **OF_NETWORKS}
+    always = {"seed", "optimizer", "learning_rate", "schedule", "epochs", "batch_size"}
+    return {
+        key: value
+        for key, value in settings.items()
+        if key not in PLACES and (key in always or key not in defaults or value != defaults[key])
+    }
 
 
 def recipes() -> list[str]:
@@ -137,6 +150,7 @@ def check(settings: dict[str, Any]) -> None:
     )  # fmt: skip
     demand(_whole_numbers(settings["dense"]), "dense", "a list of numbers of units")
     demand(settings["size"] >= 2 ** len(blocks), "size", f"at least {2 ** len(blocks)}, as each block halves it")
+    demand(settings["network"] == "resnet" or not settings["whiten"], "whiten", "False but for network=resnet")
     demand(settings["head"] == "dense" or not settings["dense"], "dense", "[] under head=evidence, which is linear")
 
 

@@ -270,10 +270,16 @@ def _silence() -> Iterator[None]:
             os.close(copy)
 
 
-def output_of(command: list[str], title: str) -> str:
-    """Run a command and return what it printed; a failure is one sentence with the last line of its complaint."""
+def output_of(command: list[str], title: str, **environment: str) -> str:
+    """Run a command and return what it printed; a failure is one sentence with the last line of its complaint.
+
+    Args:
+        environment: variables that it gets beside this process's own.
+    """
+    environment = {**os.environ, **environment}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        options = {"capture_output": True, "text": True, "check": False, "stdin": subprocess.DEVNULL}
+        done = subprocess.run(command, env=environment, **options)
     except OSError as error:
         raise StorageError(f"{title}: {command[0]} cannot be started ({error.strerror}); check the path.") from error
     if done.returncode:

@@ -31,13 +31,18 @@ NEWER = {
 
 
 class KerasRunner(Runner):
-    """A Keras model, called as a compiled function."""
+    """A Keras model, called as a compiled function of the backend that Keras runs on."""
 
     def __init__(self, model: keras.Model):
-        import tensorflow as tf
+        import keras
 
         self.model, self.image_size = model, model.inputs[0].shape[1]
-        self._forward = tf.function(lambda pixels: model(pixels, training=False))  # twice as fast as call by call
+        if keras.config.backend() == "tensorflow":
+            import tensorflow as tf
+
+            self._forward = tf.function(lambda pixels: model(pixels, training=False))  # twice as fast as call by call
+        else:
+            self._forward = model.predict_on_batch  # which compiles too, but under TensorFlow by XLA, slow on CPUs
 
     def __call__(self, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """See `Runner`."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,7 @@ import numpy as np
 
 from hub import bundle
 from hub.errors import BundleError, first_line
-from hub.formats.base import Format, Runner, normalised, pillow_snippet
+from hub.formats.base import HUB, Format, Runner, normalised, output_of, pillow_snippet
 
 if TYPE_CHECKING:
     import keras
@@ -95,6 +97,10 @@ def to_onnx(model: keras.Model) -> bytes:
     Returns:
         The file's bytes: input `pixel_values` (batch, 3, S, S) in [-1, 1], outputs under the same names.
     """
+    import keras
+
+    if keras.config.backend() != "tensorflow":
+        return _converted_by_tensorflow(model)
     import tensorflow as tf
     import tf2onnx
 
@@ -113,3 +119,22 @@ def to_onnx(model: keras.Model) -> bytes:
     for node in [*proto.graph.input, *proto.graph.output]:
         node.type.tensor_type.shape.dim[0].dim_param = "batch"
     return proto.SerializeToString()
+
+
+def _converted_by_tensorflow(model: keras.Model) -> bytes:
+    """Convert a model that another backend runs: a Keras file is the same for all, so a process with TensorFlow can."""
+    outputs_of(model)
+    program = "import sys; sys.path.insert(0, sys.argv[1]); from hub.formats import onnx; onnx.convert(*sys.argv[2:])"
+    with tempfile.TemporaryDirectory() as aside:
+        source, target = Path(aside, bundle.KERAS), Path(aside, "model.onnx")
+        model.save(source)
+        command = [sys.executable, "-c", program, str(HUB.parent), str(source), str(target)]
+        output_of(command, "The conversion to ONNX", KERAS_BACKEND="tensorflow")
+        return target.read_bytes()
+
+
+def convert(source: str, target: str) -> None:
+    """Write the ONNX file of a model.keras."""
+    from hub.formats.keras import load
+
+    Path(target).write_bytes(to_onnx(load(Path(source))))

@@ -3,7 +3,18 @@ import numpy as np
 import pytest
 
 from hub.errors import DataError
-from training.backbones import evidence_model, features_model, freeze_batch_norm
+from hub.safety import check_keras
+from training.backbones import BACKBONES, evidence_model, features_model, freeze, freeze_batch_norm
+from training.fit import build
+from training.settings import load_recipe, override
+
+# One of each family, and the module that says how its pictures are prepared.
+FAMILIES = {
+    "MobileNet": "mobilenet", "MobileNetV2": "mobilenet_v2", "MobileNetV3Small": "mobilenet_v3", "VGG16": "vgg16",
+    "ResNet50": "resnet", "ResNet50V2": "resnet_v2", "DenseNet121": "densenet", "EfficientNetB0": "efficientnet",
+    "EfficientNetV2B0": "efficientnet_v2", "Xception": "xception", "InceptionV3": "inception_v3",
+    "NASNetMobile": "nasnet",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +65,57 @@ def test_frozen_batch_normalisation_does_not_move_in_training(model):
 
 
 def test_what_does_not_fit_is_one_sentence(tmp_path):
-    with pytest.raises(DataError, match="'MobileNetV9' is no backbone that takes"):
+    with pytest.raises(DataError, match="'MobileNetV9' is no backbone that is known"):
         evidence_model("MobileNetV9", None, 64, 2)
     with pytest.raises(DataError, match="MobileNetV2 cannot take the weights"):
         evidence_model("MobileNetV2", str(tmp_path / "missing.weights.h5"), 64, 2)
     (tmp_path / "text.weights.h5").write_text("not weights")
     with pytest.raises(DataError, match="MobileNetV2 cannot take the weights"):
         evidence_model("MobileNetV2", str(tmp_path / "text.weights.h5"), 64, 2)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_another_backbone_is_one_changed_line_and_learns(name, tmp_path):
+    changes = [f"backbone={name}", "backbone_weights=random", "size=75", "live_batch_norm=True", "dropout=0.1"]
+    model = build(override(load_recipe("cats_vs_dogs_mobilenetv2"), changes), 3)
+    network = keras.Model(model.input, model.output["logits"])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    network.compile("sgd", loss, run_eagerly=True)  # compiling would take longer than the step
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 75, 75, 3)).astype(np.float32)
+    before = [np.array(weights) for weights in network.get_weights()]
+    assert np.isfinite(network.train_on_batch(pixels, np.array([0, 2])))
+    moved = [not np.array_equal(a, b) for a, b in zip(before, network.get_weights(), strict=True)]
+    assert moved[-1] and sum(moved) > len(moved) / 2
+    model.save(tmp_path / "model.keras")
+    check_keras(tmp_path / "model.keras")
+
+
+@pytest.mark.parametrize(("name", "module"), FAMILIES.items())
+def test_each_backbone_gets_pixels_as_its_weights_want_them(name, module):
+    pixels = np.random.default_rng(3).integers(0, 256, (1, 75, 75, 3)).astype(np.float32)
+    expected = getattr(keras.applications, module).preprocess_input(pixels.copy())
+    model = evidence_model(name, "random", 75, 2)
+    second = model.layers[1]
+    prepared = name in ("VGG16", "ResNet50") or not name.startswith(("EfficientNet", "MobileNetV3"))
+    found = np.asarray(second(pixels)) if prepared else pixels  # these two families scale inside, as keras.io has it
+    np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max())
+
+
+def test_every_backbone_that_is_offered_is_one_of_keras():
+    assert len(set(BACKBONES)) == len(BACKBONES)
+    assert all(callable(getattr(keras.applications, name)) for name in BACKBONES)
+
+
+def test_freezing_by_share_and_by_name():
+    def frozen(up_to):
+        model = evidence_model("MobileNetV2", "random", 64, 2)
+        freeze(model, up_to)
+        return [layer.name for layer in model.layers if not layer.trainable]
+
+    whole = [layer.name for layer in evidence_model("MobileNetV2", "random", 64, 2).layers]
+    assert frozen(None) == [] == frozen(0.0)
+    assert frozen(1.0) == whole[:-2]
+    assert frozen(0.5) == whole[: round((len(whole) - 2) / 2)]
+    assert frozen("block_3_add") == whole[: whole.index("block_3_add") + 1]
+    with pytest.raises(DataError, match=r"no layer 'block_99' to freeze up to; among its layers are image, "):
+        frozen("block_99")

@@ -144,6 +144,58 @@ def test_push_to_publishes_what_every_runtime_agrees_on(trained, shapes, tmp_pat
     assert len(test) > 250
 
 
+TINY = ["size=32", "blocks=[[4],[8]]", "dense=[8]", "epochs=1", "warmup_steps=1", "batch_size=32"]
+
+
+@pytest.fixture(scope="module")
+def repeated(shapes, tmp_path_factory):
+    """A classic head of a small network, trained from two seeds."""
+    folder = tmp_path_factory.mktemp("seeds")
+    sets = [part for assignment in (*TINY, "seed=3", "train_photos=96") for part in ("--set", assignment)]
+    printed = run(
+        "fit", "mnist_cnn", "--data", shapes, *sets, "--seeds", 2, "--run", folder / "run",
+        "--cache", folder / "cache", "--open-test",
+    )  # fmt: skip
+    return folder, printed
+
+
+def test_seeds_are_runs_of_their_own_with_a_mean_and_a_range(repeated):
+    folder, printed = repeated
+    metrics = [json.loads((folder / "run" / f"seed-{k}" / "bundle" / "metrics.json").read_text()) for k in (3, 4)]
+    assert [m["training"]["settings"]["seed"] for m in metrics] == [3, 4]
+    assert "--set seed=3 --set train_photos=96 --set seed=4" in metrics[1]["training"]["command"]
+    losses = [m["test"]["log_loss"]["value"] for m in metrics]
+    assert losses[0] != losses[1]
+    mean = f"{np.mean(losses):.4f} ({min(losses):.4f}–{max(losses):.4f})"
+    assert re.search(rf"Test split, mean and range of 2 runs.*Log loss +{re.escape(mean)}", printed, re.DOTALL)
+
+
+def test_a_small_networks_bundle_tells_its_head_and_what_was_left_out(repeated):
+    folder, _ = repeated
+    bundle = folder / "run" / "seed-3" / "bundle"
+    classifier = ImageClassifier.from_pretrained(bundle)
+    assert classifier.config["head"] == "logits"
+    assert classifier.predict(draw(0, 1)).evidence is None
+    metrics = json.loads((bundle / "metrics.json").read_text())
+    shown = metrics["dataset"]["splits"]
+    assert shown["train"]["photos"] == 96
+    assert metrics["training"]["left_out"] == 320 - sum(split["photos"] for split in shown.values())
+    assert "momentum" not in metrics["training"]["settings"]  # at its default, and so not on the card
+    card = (bundle / "README.md").read_text()
+    assert "classic head, which keeps no map" in card and "Grad-CAM" in card
+    assert read_predictions(bundle).evidence is None
+
+
+def test_preview_draws_a_row_for_each_knob(shapes, tmp_path):
+    out = tmp_path / "sheet.png"
+    sets = [part for assignment in ("size=32", "rotation=0.0") for part in ("--set", assignment)]
+    printed = run("preview", "mnist_cnn_augmented", "--data", shapes, *sets, "--out", out, "--cache", tmp_path)
+    assert str(out) in printed
+    small = Image.open(out).size
+    run("preview", "mnist_cnn_augmented", "--data", shapes, "--set", "size=32", "--out", out, "--cache", tmp_path)
+    assert Image.open(out).size[1] > small[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -153,6 +205,10 @@ def test_push_to_publishes_what_every_runtime_agrees_on(trained, shapes, tmp_pat
         (["fit", RECIPE, "--data", "no-such-folder/here/it/is"], "No data set could be loaded"),
         (["evaluate", "no-such-folder/here/it/is", "--data", "x"], "There is no folder"),
         (["photos", "no-such-folder/here/it/is", "out"], "No data set could be loaded"),
+        (["fit", "mnist_cnn", "--set", "optimizer=adamm"], "optimizer must be one of adamw, adam, sgd, rmsprop"),
+        (["fit", "mnist_cnn", "--backbone-weights", "imagenet"], "There is no setting 'backbone_weights'"),
+        (["fit", "mnist_cnn", "--push-to", "me/x", "--seeds", "2"], "--push-to publishes one model"),
+        (["preview", "mnist_cn"], "did you mean 'mnist_cnn'"),
         (["fit", RECIPE, "--push-to", "me/x", "--without", "onnx"], "onnx cannot be left out"),
         (["fit", RECIPE, "--push-to", "me/x", "--using", "transformers"], "is not RUNTIME=PATH"),
     ],

@@ -272,3 +272,24 @@ def test_rows_index_like_the_array_they_stand_for():
 def test_sizes_that_differ_are_told_as_a_range(tmp_path):
     rows = [(encode(Image.new("RGB", (20 + i, 30), (i * 9, 0, 0))), i % 2) for i in range(4)]
     assert load(write(tmp_path / "sizes", {"train": rows}), tmp_path).report["stored_size"] == "20–23 × 30"
+
+
+def test_limits_draw_the_first_by_hash_and_adding_pictures_keeps_most(shapes, tmp_path):
+    photos = load_photos(shapes, 16, cache=tmp_path, progress=False)
+    few = photos.limited({"train": 50, "validation": 0, "test": 9})
+    assert [int((few.splits == split).sum()) for split in ("train", "test")] == [50, 9]
+    assert (few.splits == "validation").sum() == (photos.splits == "validation").sum()
+    train = np.sort(photos.hashes[photos.splits == "train"])
+    assert sorted(few.hashes[few.splits == "train"]) == train[:50].tolist()
+    row = int(np.flatnonzero(photos.hashes == few.hashes[7])[0])
+    np.testing.assert_array_equal(np.asarray(few.pixels[7]), np.asarray(photos.pixels[row]))
+    assert few.labels[7] == photos.labels[row]
+
+
+def test_shares_can_be_chosen(shapes, tmp_path):
+    wide = load_photos(shapes, 16, validation_share=0.3, test_share=0.25, cache=tmp_path, progress=False)
+    usual = load_photos(shapes, 16, cache=tmp_path, progress=False)
+    places = np.array([int(digest[:16], 16) / 2**64 for digest in wide.hashes])
+    expected = np.where(places < 0.25, "test", np.where(places < 0.55, "validation", "train"))
+    np.testing.assert_array_equal(wide.splits, expected)
+    assert {*usual.hashes[usual.splits == "test"]} <= {*wide.hashes[wide.splits == "test"]}

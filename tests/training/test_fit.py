@@ -14,6 +14,7 @@ import pytest
 from hub.errors import DataError, StorageError
 from training import fit as fitting
 from training.data import load_photos
+from training.settings import load_recipe
 
 from .killed import SETTINGS
 
@@ -198,3 +199,103 @@ def test_the_temperature_is_the_one_that_made_the_logits(photos, tmp_path):
     assert 1.9 < found["temperature"] < 2.1
     assert found["validation_loss"] < found["validation_loss_before"]
     assert model.get_layer("evidence").get_weights()[0].ravel()[1] == pytest.approx(6 / found["temperature"], rel=1e-5)
+
+
+# Small networks, whose batch normalisation and dropout are alive
+
+
+TINY = {
+    **load_recipe("mnist_cnn_augmented"),
+    "size": 32, "blocks": [[4], [8]], "epochs": 3, "batch_size": 64, "warmup_steps": 2, "class_weights": "balanced",
+}  # fmt: skip
+
+
+class Stopped(BaseException):
+    """What a test stops a run with."""
+
+
+def test_an_interrupted_small_network_ends_with_the_weights_of_an_undisturbed_one(photos, tmp_path, monkeypatch):
+    whole = fitting.fit(TINY, photos, tmp_path / "whole", progress=False)
+    monkeypatch.setattr(fitting, "CHECKPOINT_SECONDS", 0)
+    average, calls = fitting._Training._average, []
+
+    def stopping(self):
+        average(self)
+        calls.append(1)
+        if len(calls) in (3, 9):  # in the first epoch and, after a resume, in the second or third
+            raise Stopped
+
+    monkeypatch.setattr(fitting._Training, "_average", stopping)
+    for _ in range(2):
+        with pytest.raises(Stopped):
+            fitting.fit(TINY, photos, tmp_path / "stopped", progress=False)
+    again = fitting.fit(TINY, photos, tmp_path / "stopped", progress=False)
+    for one, other in zip(whole.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_averages_hold_the_statistics_of_live_batch_normalisation(photos, tmp_path):
+    """Weights averaged over the whole run, with statistics of its last step alone, would be another network."""
+    settings = {**TINY, "epochs": 1}
+    last = fitting.fit({**settings, "average_decay": 0.0}, photos, tmp_path / "last", progress=False)
+    averaged = fitting.fit({**settings, "average_decay": 0.9}, photos, tmp_path / "averaged", progress=False)
+    for path in (v.path for v in last.variables if v.path.endswith(("moving_mean", "moving_variance", "gamma"))):
+        one, other = (next(np.asarray(v) for v in model.variables if v.path == path) for model in (last, averaged))
+        assert not np.array_equal(one, other), path
+
+
+def test_each_epoch_is_told_when_it_is_safe_and_a_refusal_leaves_a_run_to_go_on_with(photos, tmp_path):
+    told = []
+
+    def stop_after_two(row):
+        told.append(row)
+        assert state(tmp_path)["epoch"] == row["epoch"]
+        if row["epoch"] == 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        fitting.fit(TINY, photos, tmp_path, progress=False, on_epoch=stop_after_two)
+    assert [row["epoch"] for row in told] == [1, 2]
+    assert set(told[0]) == set(fitting.HISTORY_COLUMNS)
+    fitting.fit(TINY, photos, tmp_path, progress=False)
+    assert len(list(csv.DictReader((tmp_path / "history.csv").open()))) == 3
+
+
+def test_the_rate_falls_after_so_many_epochs_without_a_better_loss(photos, tmp_path, monkeypatch):
+    losses = iter([0.5, 0.6, 0.7, 0.4, 0.45, 0.46, 0.47])
+
+    def validate(self):
+        loss = next(losses)
+        return {"log_loss": loss, "calibrated_log_loss": loss, "accuracy": 0.5, "roc_auc": 0.5}
+
+    monkeypatch.setattr(fitting._Training, "_validate", validate)
+    settings = {
+        **TINY, "epochs": 7, "schedule": "constant", "warmup_steps": 0, "learning_rate": 1.0, "optimizer": "sgd",
+        "momentum": 0.0, "plateau_patience": 2, "plateau_factor": 0.25, "batch_size": 256,
+    }  # fmt: skip
+    fitting.fit(settings, photos, tmp_path, progress=False)
+    rates = [float(row["learning_rate"]) for row in csv.DictReader((tmp_path / "history.csv").open())]
+    assert rates == [1.0, 1.0, 1.0, 0.25, 0.25, 0.25, 0.0625]
+
+
+def test_training_that_diverges_is_one_sentence(photos, tmp_path):
+    settings = {**TINY, "optimizer": "sgd", "learning_rate": 10.0, "batch_norm": False, "warmup_steps": 0, "epochs": 40}
+    with pytest.raises(DataError, match="Training diverged in epoch .* smaller learning_rate"):
+        fitting.fit(settings, photos, tmp_path, progress=False)
+
+
+def test_a_frozen_layer_keeps_its_weights_through_stage_2(photos, cache, tmp_path):
+    settings = {**SETTINGS, "epochs": 1, "freeze": "block_2_add", "live_batch_norm": True}
+    model = fitting.fit(settings, photos, tmp_path, cache=cache, progress=False)
+    import keras
+
+    keras.utils.set_random_seed(settings["seed"])
+    untouched = fitting.build(settings, 2)
+    for name, same in (("Conv1", True), ("bn_Conv1", True), ("block_2_add", True), ("Conv_1", False)):
+        pairs = zip(model.get_layer(name).get_weights(), untouched.get_layer(name).get_weights(), strict=True)
+        assert all(np.array_equal(a, b) for a, b in pairs) is same, name
+
+
+def test_one_unit_is_refused_for_more_than_two_labels():
+    with pytest.raises(DataError, match="One unit tells two labels apart, and there are 3"):
+        fitting.build({**TINY, "one_unit": True}, 3)

@@ -3,7 +3,7 @@ import importlib
 import pytest
 
 from hub.errors import DataError
-from training.settings import check, load_recipe, override, recipes
+from training.settings import check, load_recipe, override, recipes, told
 
 
 def test_a_recipe_is_its_plain_assignments():
@@ -59,3 +59,47 @@ def test_values_take_the_recipes_type():
 def test_a_wrong_assignment_is_one_sentence(assignment, sentence):
     with pytest.raises(DataError, match=sentence):
         override({"epochs": 8, "flip": True}, [assignment])
+
+
+def test_what_a_recipe_leaves_out_has_its_default_and_can_be_set():
+    settings = load_recipe("mnist_cnn")
+    assert settings["l2"] == 0.0 and settings["network"] == "cnn"
+    assert "inverse_regularisation" not in settings and "backbone" not in settings
+    assert override(settings, ["l2=1e-4"])["l2"] == 1e-4
+    assert list(settings)[:3] == ["data", "network", "size"]  # its own, in its order, come first
+
+
+@pytest.mark.parametrize(
+    ("assignment", "sentence"),
+    [
+        ("blocks=[]", "blocks must be lists of numbers of filters"),
+        ("blocks=[[32],[]]", "blocks must be lists of numbers of filters"),
+        ("blocks=[[8],[8],[8],[8],[8]]", "size must be at least 32, as each block halves it"),
+        ("dense=[0]", "dense must be a list of numbers of units"),
+        ("head=flat", "head must be one of evidence, dense"),
+        ("head=evidence", r"dense must be \[\] under head=evidence"),
+        ("whiten=True", "whiten must be False but for network=resnet"),
+        ("schedule=cosin", "schedule must be one of cosine, triangle, constant"),
+        ("dropout=1.0", "dropout must be from 0.0 to 0.95"),
+        ("data=", "This recipe brings no photos"),
+    ],
+)
+def test_what_no_small_network_can_be_made_of_is_one_sentence(assignment, sentence):
+    with pytest.raises(DataError, match=sentence):
+        check(override(load_recipe("mnist_cnn"), [assignment]))
+
+
+@pytest.mark.parametrize(("value", "fine"), [("0.5", True), ("block_3_add", True), ("1.5", False), ("True", False)])
+def test_freeze_is_a_share_or_a_layers_name(value, fine):
+    settings = override(load_recipe("cats_vs_dogs_mobilenetv2"), [f"freeze={value}"])
+    if fine:
+        return check(settings)
+    with pytest.raises(DataError, match="freeze must be a share from 0 to 1 or a layer's name"):
+        check(settings)
+
+
+def test_a_card_tells_what_is_not_at_its_default():
+    settings = override(load_recipe("mnist_cnn"), ["l2=0.001"])
+    shown = told(settings)
+    assert shown["l2"] == 0.001 and shown["epochs"] == settings["epochs"]
+    assert not {"data", "momentum", "jpeg"} & shown.keys()
