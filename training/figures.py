@@ -138,6 +138,8 @@ def learning_curve(columns: dict[str, np.ndarray], measure: str, kept: int | Non
         axes.axvline(epoch[kept], color="grey", lw=1.5, ls=(0, (1, 1)), label=f"kept: epoch {epoch[kept]:.0f}")
     axes.set(xlabel="epoch", ylabel={"loss": "log loss", "accuracy": "share of right answers"}[measure])
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    if len(epoch) == 1:
+        axes.set_xlim(epoch[0] - 1, epoch[0] + 1)
     axes.legend(frameon=True, framealpha=0.9, fontsize=FONT - 1)
     figure.suptitle({"loss": "Loss", "accuracy": "Accuracy"}[measure], fontsize=FONT + 2)
     return figure

@@ -34,7 +34,8 @@ RULES = {
     f"{100 * FALL:.0f} %.",
     "training_worse": "At the kept epoch the training loss is above the validation loss.",
     "stopped": "There are fewer epochs than `epochs` allows.",
-    "few_epochs": f"There are fewer than {FEW} epochs.",
+    "few_epochs": f"There are fewer than {FEW} epochs. Then no rule speaks of over- or underfitting: averages of "
+    "weights and of batch normalisation take some time before they are worth anything.",
     "balanced": "It has learned, and no rule of over- or underfitting holds (of a rising loss: once calibrated).",
 }
 
@@ -111,6 +112,9 @@ def judge(
     if "not_learning" in fired:  # then there is nothing to fit too little or too much
         found = [verdict for verdict in found if verdict and verdict.name != "underfitting"]
     found.append(_balanced(curves, fired))
+    if curves.epochs < FEW:
+        silent = {"overfitting", "underfitting", "balanced"}
+        found = [verdict for verdict in found if verdict and verdict.name not in silent]
     return [verdict for verdict in found if verdict]
 
 
@@ -278,8 +282,8 @@ def _few_epochs(curves: _Curves) -> Verdict | None:
         return None
     return Verdict(
         "few_epochs", "note", "Too few epochs to speak of curves",
-        f"There {'is one epoch' if curves.epochs == 1 else f'are {curves.epochs} epochs'}, so whether the loss falls "
-        "or rises cannot be told.",
+        f"There {'is one epoch' if curves.epochs == 1 else f'are {curves.epochs} epochs'}, so whether it learns too "
+        "much or too little cannot be told.",
         [(f"epochs={max(10, 2 * curves.settings['epochs'])}", "a longer run")],
         {"epochs": curves.epochs},
     )  # fmt: skip
@@ -333,7 +337,8 @@ def _against_overfitting(settings: dict[str, Any]) -> list[tuple[str, str]]:
     if settings[dropout] < 0.5:
         more = settings[dropout] + 0.1 if settings[dropout] else 0.3
         found.append((f"{dropout}={more:g}", "leaves out features by lot"))
-    decay, least = ("weight_decay", 1e-3) if settings["optimizer"] == "adamw" else ("l2", 1e-4)
+    decoupled = settings["optimizer"] == "adamw" or settings["weight_decay"]
+    decay, least = ("weight_decay", 1e-3) if decoupled else ("l2", 1e-4)
     found.append((f"{decay}={3 * settings[decay] or least:g}", "keeps the weights small"))
     if settings["train_photos"]:
         found.append(("train_photos=0", "learns from all the pictures that there are"))
