@@ -16,7 +16,7 @@ from training import figures
 from training.evaluate import LEVEL, SEED, Predictions
 from training.files import write_json
 from training.pages import figure_html, write_page
-from training.runs import HELD_OUT, Run, read_run
+from training.runs import HELD_OUT, Run, read_run, run_folders
 from training.significance import Resampled, affordable, differences, holm, mcnemar
 
 ALPHA = 0.05  # below it a difference counts as more than luck
@@ -57,7 +57,7 @@ def compare(runs: list[str | Path], *, split: str | None = None) -> dict[str, An
     """All numbers of a comparison of at least two runs, the best first.
 
     Args:
-        runs: folders of finished runs (`training.runs.read_run`).
+        runs: folders of finished runs (`training.runs.read_run`), or of several seeds of one.
         split: "test" or "validation"; default test where every run has a record of it.
 
     Returns:
@@ -85,7 +85,7 @@ def compare(runs: list[str | Path], *, split: str | None = None) -> dict[str, An
 
 
 def _distinct(runs: list[str | Path]) -> list[Path]:
-    folders = [Path(run) for run in runs]
+    folders = run_folders(runs)
     for first, second in itertools.combinations(folders, 2):
         if first.resolve() == second.resolve():
             raise DataError(f"{second} is named twice; name each run once.")

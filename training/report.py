@@ -24,7 +24,7 @@ from training.data import load_photos
 from training.evaluate import BINS, SCORES, Predictions, calibration_bins, expected_calibration_error, log_odds
 from training.files import write_json
 from training.pages import figure_html, write_page
-from training.runs import Run, read_run
+from training.runs import Run, read_run, run_folders
 from training.verdicts import RULES, augmentation, guessing, judge, softened
 
 SHOWN = 9  # pictures of each kind
@@ -544,11 +544,12 @@ def run_reports(
     cache: Path | None = None,
     echo: Callable[[str], None] = print,
 ) -> None:
-    """`python -m training report RUN…`: a page for each run.
+    """`python -m training report RUN…`: a page for each run, and of a folder of several seeds for each of these.
 
     Raises:
         DataError: `out` with several runs, or a folder that is no finished run.
     """
+    runs = run_folders(runs)
     if out is not None and len(runs) > 1:
         raise DataError("--out names one page; leave it out for several runs, or give one run at a time.")
     for folder in runs:

@@ -1,6 +1,8 @@
 """A run's folder as it is read again: settings, history, scores, and the record of held-out pictures."""
 
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from training.evaluate import Predictions, point_scores, read_predictions
 from training.figures import read_history
 from training.settings import DEFAULTS, OF_BACKBONES, OF_NETWORKS
 
+SEEDS = re.compile(r"seed-\d+")  # the folders that `fit --seeds` makes within the one it is given
 HELD_OUT = ("test", "validation")  # splits that a record may have, the one to speak of first
 
 
@@ -33,8 +36,9 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The folder's own name."""
-        return self.folder.resolve().name
+        """The folder's own name; of one of several seeds with the name of the folder around it."""
+        folder = self.folder.resolve()
+        return f"{folder.parent.name}/{folder.name}" if SEEDS.fullmatch(folder.name) else folder.name
 
     @property
     def training(self) -> dict:
@@ -82,6 +86,16 @@ class Run:
         value = (known.get("accuracy") or {}).get("value")
         same = value is not None and abs(value - point_scores(found.labels, found.logits)["accuracy"]) < 1e-9
         return known if same and known.get("photos") == len(found) else found.metrics()
+
+
+def run_folders(folders: Sequence[str | Path]) -> list[Path]:
+    """The same folders, but in place of one that `fit --seeds` has filled the runs within it."""
+    found = []
+    for folder in map(Path, folders):
+        seeds = [path for path in folder.glob("seed-*") if SEEDS.fullmatch(path.name)]
+        whole = (folder / "settings.json").exists() or not seeds
+        found += [folder] if whole else sorted(seeds, key=lambda path: int(path.name.removeprefix("seed-")))
+    return found
 
 
 def read_run(folder: str | Path) -> Run:

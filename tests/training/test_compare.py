@@ -13,6 +13,7 @@ from hub.errors import DataError
 from training.cli import app
 from training.compare import compare, headline, how_often, in_words, run_comparison, several_seeds
 from training.evaluate import Predictions
+from training.runs import run_folders
 
 from .made_runs import answers, make_run
 from .test_report import ODD, self_contained, words
@@ -155,6 +156,18 @@ def test_odd_names_are_safe(tmp_path):
         runs.append(make_run(tmp_path / name, one, recipe=f"<i>{number}", scores=True))
     text = run_comparison(runs, out=tmp_path / "out", echo=lambda _: None).read_text()
     assert self_contained(text) and "<b>bold<" not in text and "&lt;b&gt;bold&lt;" in text and "<i>0" not in text
+
+
+def test_a_folder_of_several_seeds_stands_for_its_runs(tmp_path):
+    for seed in (2, 10):
+        one = answers(2, 40, seed=seed)
+        make_run(tmp_path / "cnn" / f"seed-{seed}", one, settings={"seed": seed}, scores=True)
+    other = make_run(tmp_path / "other", answers(2, 40, strength=4), recipe="other", scores=True)
+    found = compare([tmp_path / "cnn", other])
+    assert [row["name"] for row in found["runs"]][0] == "other"
+    assert {row["name"] for row in found["runs"]} == {"other", "cnn/seed-2", "cnn/seed-10"}
+    assert len(found["groups"]) == 2 and len(found["pairs"]) == 2
+    assert run_folders([tmp_path / "cnn", other]) == [tmp_path / "cnn/seed-2", tmp_path / "cnn/seed-10", other]
 
 
 def test_folders_of_one_name_are_told_apart_by_their_paths(tmp_path):
