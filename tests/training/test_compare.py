@@ -164,7 +164,7 @@ def test_a_folder_of_several_seeds_stands_for_its_runs(tmp_path):
         make_run(tmp_path / "cnn" / f"seed-{seed}", one, settings={"seed": seed}, scores=True)
     other = make_run(tmp_path / "other", answers(2, 40, strength=4), recipe="other", scores=True)
     found = compare([tmp_path / "cnn", other])
-    assert [row["name"] for row in found["runs"]][0] == "other"
+    assert found["runs"][0]["name"] == "other"
     assert {row["name"] for row in found["runs"]} == {"other", "cnn/seed-2", "cnn/seed-10"}
     assert len(found["groups"]) == 2 and len(found["pairs"]) == 2
     assert run_folders([tmp_path / "cnn", other]) == [tmp_path / "cnn/seed-2", tmp_path / "cnn/seed-10", other]
