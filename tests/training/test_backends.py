@@ -7,19 +7,34 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hub import ImageClassifier
 from hub.images import to_tensor
 from training.evaluate import read_predictions
 
-from .conftest import draw
+from .conftest import encode, write
 
-SMALL = ["size=32", "blocks=[[8],[16]]", "epochs=12", "warmup_steps=5", "batch_size=32", "rotation=0.0", "shear=0.0"]
+SMALL = ["size=16", "blocks=[[8]]", "epochs=3", "warmup_steps=5", "batch_size=16", "average_decay=0.5"]
+
+
+def stripes(label: int, seed: int) -> Image.Image:
+    """Noise with stripes that lie (0) or stand (1)."""
+    rng = np.random.default_rng([label, seed])
+    pixels = rng.integers(60, 120, (16, 16, 3), np.uint8)
+    pixels[rng.integers(2) :: 2] += 100
+    return Image.fromarray(pixels if label == 0 else pixels.transpose(1, 0, 2))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    rows = [(encode(stripes(i % 2, i)), i % 2) for i in range(240)]
+    return write(tmp_path_factory.mktemp("stripes") / "stripes", {"train": rows}, names=("lying", "standing"))
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_a_small_network_learns_on_each_backend(backend, shapes, tmp_path):
-    command = [sys.executable, "-m", "training", "fit", "mnist_cnn_augmented", "--data", str(shapes)]
+def test_a_small_network_learns_on_each_backend(backend, data, tmp_path):
+    command = [sys.executable, "-m", "training", "fit", "mnist_cnn_augmented", "--data", str(data)]
     command += [part for assignment in SMALL for part in ("--set", assignment)]
     command += ["--run", str(tmp_path / "run"), "--cache", str(tmp_path / "cache"), "--open-test"]
     done = subprocess.run(
@@ -30,11 +45,11 @@ def test_a_small_network_learns_on_each_backend(backend, shapes, tmp_path):
     assert backend in started["versions"]
     bundle = tmp_path / "run" / "bundle"
     metrics = json.loads((bundle / "metrics.json").read_text())
-    assert metrics["validation"]["roc_auc"]["value"] > 0.9  # a disc or a square: chance is 0.5
+    assert metrics["validation"]["roc_auc"]["value"] > 0.9  # chance is 0.5
     assert metrics["agreement"]["probability"] < 1e-4
 
     # What was trained on one backend answers the same in ONNX Runtime and, here, in Keras on TensorFlow.
-    photo = to_tensor(draw(1, 7), 32)[None]
+    photo = to_tensor(stripes(1, 999), 16)[None]
     onnx = ImageClassifier.from_pretrained(bundle).predict_tensors(photo)
     keras = ImageClassifier.from_pretrained(bundle, runtime="keras").predict_tensors(photo)
     for one, other in zip(onnx, keras, strict=True):

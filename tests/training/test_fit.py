@@ -239,9 +239,9 @@ def test_the_averages_hold_the_statistics_of_live_batch_normalisation(photos, tm
     settings = {**TINY, "epochs": 1}
     last = fitting.fit({**settings, "average_decay": 0.0}, photos, tmp_path / "last", progress=False)
     averaged = fitting.fit({**settings, "average_decay": 0.9}, photos, tmp_path / "averaged", progress=False)
-    for path in (v.path for v in last.variables if v.path.endswith(("moving_mean", "moving_variance", "gamma"))):
-        one, other = (next(np.asarray(v) for v in model.variables if v.path == path) for model in (last, averaged))
-        assert not np.array_equal(one, other), path
+    for one, other in zip(last.variables, averaged.variables, strict=True):
+        if one.name in ("moving_mean", "moving_variance", "gamma"):
+            assert not np.array_equal(np.asarray(one), np.asarray(other)), one.path
 
 
 def test_each_epoch_is_told_when_it_is_safe_and_a_refusal_leaves_a_run_to_go_on_with(photos, tmp_path):
@@ -279,19 +279,19 @@ def test_the_rate_falls_after_so_many_epochs_without_a_better_loss(photos, tmp_p
 
 
 def test_training_that_diverges_is_one_sentence(photos, tmp_path):
-    settings = {**TINY, "optimizer": "sgd", "learning_rate": 10.0, "batch_norm": False, "warmup_steps": 0, "epochs": 40}
+    settings = {**TINY, "optimizer": "sgd", "learning_rate": 10.0, "l2": 1.0, "epochs": 10}  # a step × -19
     with pytest.raises(DataError, match="Training diverged in epoch .* smaller learning_rate"):
         fitting.fit(settings, photos, tmp_path, progress=False)
 
 
 def test_a_frozen_layer_keeps_its_weights_through_stage_2(photos, cache, tmp_path):
-    settings = {**SETTINGS, "epochs": 1, "freeze": "block_2_add", "live_batch_norm": True}
+    settings = {**SETTINGS, "epochs": 1, "freeze": "block_15_add", "batch_size": 128}
     model = fitting.fit(settings, photos, tmp_path, cache=cache, progress=False)
     import keras
 
     keras.utils.set_random_seed(settings["seed"])
     untouched = fitting.build(settings, 2)
-    for name, same in (("Conv1", True), ("bn_Conv1", True), ("block_2_add", True), ("Conv_1", False)):
+    for name, same in (("Conv1", True), ("block_15_project", True), ("Conv_1", False)):
         pairs = zip(model.get_layer(name).get_weights(), untouched.get_layer(name).get_weights(), strict=True)
         assert all(np.array_equal(a, b) for a, b in pairs) is same, name
 

@@ -1,4 +1,11 @@
-"""Ten kinds of small colour photos: three convolution blocks with batch normalisation, dropout and augmentation."""
+"""Ten kinds of small colour photos: three convolution blocks with batch normalisation, dropout and augmentation.
+
+    python -m training fit cifar10_cnn --open-test --seeds 3
+
+What it teaches: why each of these is there: turn one off (`--set batch_norm=False`, `--set flip=False`, …) and compare.
+
+@@cifar10_cnn@@
+"""
 
 data = "uoft-cs/cifar10"
 network = "cnn"

@@ -1,4 +1,12 @@
-"""Handwritten digits: the first network of most courses, with its classic head."""
+"""Handwritten digits: the first network of most courses, with its classic head.
+
+    python -m training fit mnist_cnn --open-test --seeds 3
+
+What it teaches: convolution, pooling, dropout, softmax and cross-entropy on pictures small enough to train in minutes;
+and what a flattened, dense head gives up: it keeps no evidence, so the page shows Grad-CAM in its place.
+
+@@mnist_cnn@@
+"""
 
 data = "ylecun/mnist"
 network = "cnn"

@@ -1,4 +1,12 @@
-"""Handwritten digits, each seen slightly otherwise in every epoch."""
+"""Handwritten digits, each seen slightly otherwise in every epoch, under the evidence head.
+
+    python -m training fit mnist_cnn_augmented --open-test --seeds 3
+
+What it teaches: more data from the data there is (turned, moved, slanted, enlarged), batch normalisation, an average of
+the weights. Against `mnist_cnn`, `python -m training compare` tells whether the gain is more than luck.
+
+@@mnist_cnn_augmented@@
+"""
 
 data = "ylecun/mnist"
 network = "cnn"
@@ -9,7 +17,7 @@ blocks = [[32, 32], [64, 64]]
 dropout = 0.2
 head_dropout = 0.2
 
-epochs = 15
+epochs = 10
 batch_size = 128
 optimizer = "adam"
 learning_rate = 3e-3
