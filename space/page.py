@@ -25,12 +25,13 @@ TABS = {  # in their order; each builds itself inside gr.Blocks
 def build(offer: Offer) -> gr.Blocks:
     """Return the page."""
     labels, name = offer.classifier.labels, escape(offer.classifier.name)
+    title = "page.title" if "evidence" in offer.classifier.config else "page.title_classic"
     with gr.Blocks(
         title=words.title(Say(), labels),
         analytics_enabled=False,
         delete_cache=(guards.DELETE_EVERY, guards.DELETE_AFTER),
     ) as page:
-        gr.HTML(written(lambda say: say("page.title", title=words.title(say, labels))), elem_id="title")
+        gr.HTML(written(lambda say: say(title, title=words.title(say, labels))), elem_id="title")
         with gr.Tabs(elem_id="tabs"):
             for tab, module in TABS.items():
                 if tab == "compare" and offer.other is None:

@@ -17,8 +17,10 @@ from PIL import Image
 
 from hub import BundleError, explain
 from hub.heatmaps import overlay, shown_map
-from space import try_it, viewer
+from space import languages, try_it, viewer
 from space.languages import Say
+from space.offer import Offer
+from space.page import build
 from tests.space.conftest import Visitor, file_data, served
 
 EN = Say("en")
@@ -209,3 +211,16 @@ def test_a_method_that_ends_too_late_leaves_the_new_picture_alone(visitor, cat, 
             break
     assert message["success"]
     assert all(part.get("__type__") == "update" and "value" not in part for part in message["output"]["data"])
+
+
+def test_the_page_promises_evidence_only_where_there_is_some(classic, classifier_2):
+    def promises(classifier) -> set[str]:
+        before = set(languages.texts())
+        build(Offer(classifier))
+        made = [text["en"] for name, text in languages.texts().items() if name not in before]
+        return {text for text in made if text.startswith("<h1>")}
+
+    (without,) = promises(classic)
+    assert "other methods show" in without and "evidence" not in without
+    (evidence,) = promises(classifier_2)
+    assert "with the evidence" in evidence
