@@ -7,8 +7,7 @@ from hub.errors import DataError, first_line
 from training.networks import evidence_head
 
 # How each family wants its input, as keras.io/api/applications says.
-TO_ONE = ("MobileNet", "MobileNetV2", "InceptionV3", "Xception", "ResNet50V2", "ResNet101V2", "ResNet152V2",
-          "NASNetMobile", "NASNetLarge")  # fmt: skip
+TO_ONE = ("MobileNet", "MobileNetV2", "InceptionV3", "Xception", "ResNet50V2", "ResNet101V2", "ResNet152V2")
 BGR = ("ResNet50", "ResNet101", "ResNet152", "VGG16", "VGG19")  # as Caffe: BGR less ImageNet's mean
 STANDARDISED = ("DenseNet121", "DenseNet169", "DenseNet201")  # as Torch: less the mean, by the deviation
 AS_THEY_ARE = (  # their first layers scale

@@ -89,7 +89,7 @@ def test_what_no_small_network_can_be_made_of_is_one_sentence(assignment, senten
         check(override(load_recipe("mnist_cnn"), [assignment]))
 
 
-@pytest.mark.parametrize(("value", "fine"), [("0.5", True), ("block_3_add", True), ("1.5", False), ("True", False)])
+@pytest.mark.parametrize(("value", "fine"), [("0.5", True), ("block_4_add", True), ("1.5", False), ("True", False)])
 def test_freeze_is_a_share_or_a_layers_name(value, fine):
     settings = override(load_recipe("cats_vs_dogs_mobilenetv2"), [f"freeze={value}"])
     if fine:

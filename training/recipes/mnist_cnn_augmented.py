@@ -13,7 +13,7 @@ network = "cnn"
 size = 28
 seed = 0
 
-blocks = [[32, 32], [64, 64]]
+blocks = [[32], [64, 64], [128, 128]]  # three, so that a cell of the evidence sees most of a digit
 dropout = 0.2
 head_dropout = 0.2
 
