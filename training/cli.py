@@ -42,6 +42,26 @@ class HeldOut(StrEnum):
 
 
 @app.command()
+def explore(
+    data: Annotated[str, typer.Argument(help="Data set: a name on the Hub or a folder.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the page, its figures and the numbers. [default: runs/explore-NAME]")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(min=8, help="Side in pixels to measure at. [default: 64, or the model's]")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A bundle, or its name on the Hub, to judge the labels by.", metavar="BUNDLE")
+    ] = None,
+    cache: Cache = None,
+) -> None:
+    """Look at a data set before training: labels, sizes, samples, duplicates, broken files, labels that look wrong."""
+    from training.explore import explore as look
+
+    look(data, out, size=size, model=model, cache=cache)
+
+
+@app.command()
 def fit(
     recipe: Annotated[str, typer.Argument(help="A file in training/recipes, without .py.")],
     data: Annotated[

@@ -141,6 +141,53 @@ def load_photos(
     return _load(name_or_folder, size, (validation_share, test_share), cache, progress)[0]
 
 
+@dataclass(frozen=True)
+class Stored:
+    """Every row of a data set, those that `load_photos` leaves out too: its splits one after another.
+
+    Attributes:
+        splits: str (M,), the data set's own.
+        numbers: int64 (M,), the row's number in its split.
+        labels: int64 (M,), -1 without a label.
+        hashes: str (M,), SHA-256 of the decoded picture, "" where it cannot be read.
+        errors: str (M,), why it cannot be read, else "".
+        sizes: int64 (M, 2), width and height as stored, in pixels.
+        kept: int64 (N,), where the pictures that `load_photos` keeps stand, in its order.
+    """
+
+    splits: np.ndarray
+    numbers: np.ndarray
+    labels: np.ndarray
+    hashes: np.ndarray
+    errors: np.ndarray
+    sizes: np.ndarray
+    kept: np.ndarray
+    rows: list["_Row"]
+
+    def picture(self, row: int, size: int | None = None) -> Image.Image:
+        """The picture of a row, upright; `size` as for `hub.images.open_image`."""
+        return open_image(self.rows[row].bytes(), size=size)
+
+    def file(self, row: int) -> str:
+        """The name of its file with the folder it lies in, "" where the data set keeps none."""
+        return "/".join(Path(self.rows[row].path or "").parts[-2:])
+
+
+def load_stored(
+    name_or_folder: str | Path, size: int, *, cache: Path | None = None, progress: bool = True
+) -> tuple[Photos, Stored]:
+    """The pictures as `load_photos` gives them, and beside them every row as the data set stores it."""
+    rows, label_names, index, pixels = _decoded(name_or_folder, size, cache, progress)
+    photos, _ = _assemble(rows, index, pixels, (VALIDATION, TEST), label_names, str(name_or_folder))
+    stored = Stored(
+        splits=np.array([row.split for row in rows], str),
+        numbers=np.array([row.number for row in rows], np.int64),
+        labels=np.array([row.label for row in rows], np.int64),
+        hashes=index["hashes"], errors=index["errors"], sizes=index["sizes"], kept=photos.pixels.indices, rows=rows,
+    )  # fmt: skip
+    return photos, stored
+
+
 def photos_of(settings: dict, *, cache: Path | None = None, progress: bool = True) -> Photos:
     """The pictures of a recipe: at its size, in splits of its shares, at most as many as it asks for."""
     shares = {name: settings[name] for name in ("validation_share", "test_share")}
@@ -223,6 +270,14 @@ def _load(
     name_or_folder: str | Path, size: int, shares: tuple[float, float], cache: Path | None, progress: bool
 ) -> tuple[Photos, list["_Row"]]:
     """The pictures, and in the same order what the data set stores of each."""
+    rows, label_names, index, pixels = _decoded(name_or_folder, size, cache, progress)
+    return _assemble(rows, index, pixels, shares, label_names, str(name_or_folder))
+
+
+def _decoded(
+    name_or_folder: str | Path, size: int, cache: Path | None, progress: bool
+) -> tuple[list["_Row"], list[str], np.lib.npyio.NpzFile, np.ndarray]:
+    """Every row of the data set, the names of its labels, and from the cache what became of each row."""
     cache = Path(cache) if cache else default_cache()
     rows, label_names = _rows(name_or_folder)
     folder = cache / "pixels" / f"{_key(rows, size)}-{size}"
@@ -230,8 +285,7 @@ def _load(
         with alone(folder):
             if not (folder / "index.npz").exists():
                 _decode(rows, size, folder, progress)
-    index, pixels = np.load(folder / "index.npz"), np.load(folder / "pixels.npy", mmap_mode="r")
-    return _assemble(rows, index, pixels, shares, label_names, str(name_or_folder))
+    return rows, label_names, np.load(folder / "index.npz"), np.load(folder / "pixels.npy", mmap_mode="r")
 
 
 @dataclass(frozen=True)
