@@ -633,7 +633,8 @@ def _doubts_in_words(suspicious: dict) -> str:
     if suspicious["trust"] == "none":
         return f"Wrong labels could not be looked for: the judge is {sure}."
     flagged = f"{suspicious['flagged']:,} of {_many(suspicious['judged'], 'label')}"
-    return f"{flagged} {'looks' if suspicious['flagged'] == 1 else 'look'} suspicious to a judge that is {sure}."
+    weak = " Most of its doubts are its own mistakes." if suspicious["trust"] == "weak" else ""
+    return f"{flagged} {'looks' if suspicious['flagged'] == 1 else 'look'} suspicious to a judge that is {sure}.{weak}"
 
 
 def draw_labels(labels: dict) -> Figure:
