@@ -5,7 +5,10 @@
 What it teaches: residual units that begin as the identity, a first layer that is computed and not learned, a rate that
 rises and falls, soft labels, and that an hour is enough when each of these saves some epochs.
 
-@@cifar10_resnet@@
+Measured on the 10,000 test pictures, one run, with the 95 % bootstrap interval over the pictures: accuracy 90.26 %
+(89.65–90.83), ROC AUC 0.99325 (0.99246–0.99402), log loss 0.3050 (0.2880–0.3220). 45 min on two cores that had other
+work as well. Training and validation end level (92.0 and 90.6 %, the former on augmented pictures), so there is more in
+it: more epochs, or less augmentation.
 """
 
 data = "uoft-cs/cifar10"
