@@ -7,8 +7,8 @@ unit z is trained by binary cross-entropy; the bundle carries it as the logits (
 Against `cats_vs_dogs_mobilenetv2` it shows what transfer is worth.
 
 Measured on 624 test photos (copies stored at 180 × 180), one run (seed 0), with the 95 % bootstrap interval over the
-photos: accuracy 83.49 % (80.60–86.38), ROC AUC 0.91940 (0.89873–0.93979), log loss 0.3607 (0.3201–0.4006). 12 min on two
-cores that had other work as well.
+photos: accuracy 83.49 % (80.60–86.38), ROC AUC 0.91940 (0.89873–0.93979), log loss 0.3607 (0.3201–0.4006). 12 min on
+two cores that had other work as well.
 """
 
 data = "microsoft/cats_vs_dogs"
