@@ -234,6 +234,45 @@ def preview(
 
 
 @app.command()
+def tune(
+    recipe: Annotated[str, typer.Argument(help="A file in training/recipes, without .py.")],
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="So many trials in all, those of an earlier command included.")
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option(metavar="90s|30m|2h", help="Stop at the end of the epoch in which this is over.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Data set: a name on the Hub or a folder. [default: the recipe's]")
+    ] = None,
+    set_: Annotated[
+        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated.")
+    ] = [],  # noqa: B006
+    space: Annotated[
+        list[str],
+        typer.Option(
+            metavar="KEY=SPEC",
+            help="What to try of a setting: LOW..HIGH, LOW..HIGH:log, or VALUE,VALUE,…; may be repeated.",
+        ),
+    ] = [],  # noqa: B006
+    run: Annotated[
+        Path | None,
+        typer.Option(help="The search's folder; one that holds a search resumes it. [default: runs/tune-RECIPE]"),
+    ] = None,
+    cache: Cache = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn; each training keeps the recipe's own.")] = 0,
+) -> None:
+    """Search for better settings on validation. Stopped at any moment, the same command goes on."""
+    from training.tune import run_search
+
+    raise typer.Exit(
+        run_search(
+            recipe, data=data, sets=set_, specs=space, trials=trials, limit=time, run=run, cache=cache, seed=seed
+        )
+    )
+
+
+@app.command()
 def photos(
     data: Annotated[str, typer.Argument(help="Data set: a name on the Hub or a folder.")],
     folder: Annotated[Path, typer.Argument(help="A new folder for them, one below it for each label.")],
