@@ -204,7 +204,13 @@ def test_licence_is_whole():
     assert text.rstrip().endswith("limitations under the License.")
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/publishing.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md", "docs/publishing.md", "docs/your_own_photos.md",
+        *(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs" / "lessons").glob("*.md"))),
+    ],
+)  # fmt: skip
 def test_pages_point_at_what_exists(page):
     """Each local link and picture is there, each `make` target and option too, and no gap is left to fill."""
     text = (ROOT / page).read_text(encoding="utf-8")
