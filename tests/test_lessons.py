@@ -80,7 +80,7 @@ class Reader:
             return self.push(arguments)
         done = CliRunner().invoke({"hub": hub.cli, "training": training.cli}[rest[1]].app, arguments)
         assert done.exit_code == 0, f"{line}\n{done.output}\n{done.exception!r}"
-        return done.output
+        return done.stdout  # without progress bars
 
     def push(self, arguments: list[str]) -> str:
         """Push to a Hub of our own, in a process of its own: the client reads its environment when it is imported."""
@@ -329,7 +329,7 @@ def own(tmp_path_factory) -> tuple[Reader, Read]:
     with contextlib.chdir(folder):
         python(blocks(LESSONS[4])[0][1], {})
     small = ("--backbone-weights", "runs/cats_and_dogs.weights.h5", "--set", "size=64", "--set", "epochs=1")
-    reader = Reader(folder, {}, {("training", "fit"): small, ("hub", "verify"): FEW, ("hub", "push"): FEW})
+    reader = Reader(folder, {}, {("training", "fit"): small})
     return reader, reader.read(OWN)
 
 
@@ -348,7 +348,6 @@ def test_a_strangers_photos(own):
         assert "Gänseblümchen" in text and "no. 5 &amp; co" in text and "no. 5 & co" not in text
     answer = json.loads(next(line for line in read.printed if line.startswith("{")))
     assert answer["labels"] == sorted(LABELS) and answer["results"][0]["label"] in LABELS
-    assert "Published: " in read.text and "onnx/model.onnx" in read.text
 
 
 def test_what_the_terminal_says_is_explained(own):

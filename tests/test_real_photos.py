@@ -70,8 +70,8 @@ def test_frozen_imagenet_features_already_tell_cats_from_dogs(cache):
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
 
-    from training.fit import frozen_features
     from training.backbones import evidence_model
+    from training.fit import frozen_features
 
     photos = load_photos(Path(PHOTOS) / "cats_vs_dogs", 96, cache=cache, progress=False)
     model = evidence_model("MobileNetV2", WEIGHTS, 96, 2)

@@ -357,7 +357,9 @@ def test_many_labels_are_shown_readably():
 
 def test_a_model_without_evidence_promises_none():
     text = render({key: value for key, value in CONFIG.items() if key != "evidence"}, METRICS)
-    assert "heatmap" not in text and "Grad-CAM" not in text and "answer.evidence" not in text
+    assert "heatmap" not in text and "answer.evidence" not in text
+    assert "classic head, which keeps no map" in text
+    assert text.count("Grad-CAM") == 1 and "shows Grad-CAM of the last feature maps where Keras is installed" in text
 
 
 def test_the_place_of_a_folder_stays_private():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
 import os
@@ -214,13 +215,15 @@ def test_a_method_that_ends_too_late_leaves_the_new_picture_alone(visitor, cat, 
 
 
 def test_the_page_promises_evidence_only_where_there_is_some(classic, classifier_2):
-    def promises(classifier) -> set[str]:
+    def promise(classifier, labels: list[str]) -> str:
+        other = copy.copy(classifier)
+        other.labels = labels  # of no other test: a text that stands already is not written again
         before = set(languages.texts())
-        build(Offer(classifier))
+        build(Offer(other))
         made = [text["en"] for name, text in languages.texts().items() if name not in before]
-        return {text for text in made if text.startswith("<h1>")}
+        (title,) = (text for text in made if text.startswith("<h1>"))
+        return title
 
-    (without,) = promises(classic)
+    without = promise(classic, ["heron", "otter"])
     assert "other methods show" in without and "evidence" not in without
-    (evidence,) = promises(classifier_2)
-    assert "with the evidence" in evidence
+    assert "with the evidence" in promise(classifier_2, ["heron", "stork"])
