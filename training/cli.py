@@ -23,6 +23,9 @@ app = typer.Typer(
 REFUSALS = (DataError, BundleError, ImageError, StorageError)
 COMPARED = 2000  # validation photos that every runtime answers before a bundle is published
 
+Recipe = Annotated[str, typer.Argument(help="A file in training/recipes, without .py.")]
+Data = Annotated[str | None, typer.Option(help="Data set: a name on the Hub or a folder. [default: the recipe's]")]
+Sets = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated.")]
 Cache = Annotated[Path | None, typer.Option(help="Where decoded photos and features are kept between runs.")]
 
 
@@ -63,14 +66,10 @@ def explore(
 
 @app.command()
 def fit(
-    recipe: Annotated[str, typer.Argument(help="A file in training/recipes, without .py.")],
-    data: Annotated[
-        str | None, typer.Option(help="Data set: a name on the Hub or a folder. [default: the recipe's]")
-    ] = None,
+    recipe: Recipe,
+    data: Data = None,
     backbone_weights: Annotated[str | None, typer.Option(help="'imagenet', or a weights file.")] = None,
-    set_: Annotated[
-        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated.")
-    ] = [],  # noqa: B006
+    set_: Sets = [],  # noqa: B006
     run: Annotated[
         Path | None, typer.Option(help="The run's folder; one that holds a run resumes it. [default: runs/RECIPE]")
     ] = None,
@@ -210,13 +209,9 @@ def _verify(bundle: Path, settings: dict, cache: Path | None, without: list[str]
 
 @app.command()
 def preview(
-    recipe: Annotated[str, typer.Argument(help="A file in training/recipes, without .py.")],
-    data: Annotated[
-        str | None, typer.Option(help="Data set: a name on the Hub or a folder. [default: the recipe's]")
-    ] = None,
-    set_: Annotated[
-        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated.")
-    ] = [],  # noqa: B006
+    recipe: Recipe,
+    data: Data = None,
+    set_: Sets = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option(help="A PNG file. [default: runs/preview-RECIPE.png]")] = None,
     cache: Cache = None,
 ) -> None:
@@ -235,19 +230,15 @@ def preview(
 
 @app.command()
 def tune(
-    recipe: Annotated[str, typer.Argument(help="A file in training/recipes, without .py.")],
+    recipe: Recipe,
     trials: Annotated[
         int | None, typer.Option(min=1, help="So many trials in all, those of an earlier command included.")
     ] = None,
     time: Annotated[
         str | None, typer.Option(metavar="90s|30m|2h", help="Stop at the end of the epoch in which this is over.")
     ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Data set: a name on the Hub or a folder. [default: the recipe's]")
-    ] = None,
-    set_: Annotated[
-        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated.")
-    ] = [],  # noqa: B006
+    data: Data = None,
+    set_: Sets = [],  # noqa: B006
     space: Annotated[
         list[str],
         typer.Option(
