@@ -113,14 +113,7 @@ def fit(
     """Train a recipe and write a bundle, RUN/bundle. Killed at any moment, the same command resumes it."""
     from training.data import photos_of, summary
 
-    settings = load_recipe(recipe)
-    changed = [*set_]
-    if data is not None:
-        changed.append(f"data={data}")
-    if backbone_weights is not None:  # refused by `override` where the recipe has no backbone
-        changed.append(f"backbone_weights={backbone_weights}")
-    settings = override(settings, changed)
-    check(settings)
+    settings = _settings(recipe, set_, data=data, backbone_weights=backbone_weights)
     if push_to is not None:
         if seeds > 1:
             raise DataError(
@@ -151,6 +144,14 @@ def fit(
     if push_to is not None:
         _verify(folder / "bundle", settings, cache, without, places)
         print(f"It is published: {classifier.push_to_hub(push_to, without=without, private=private)}")
+
+
+def _settings(recipe: str, set_: list[str], **named: str | None) -> dict:
+    """A recipe's settings as `--set` and the settings that have an option of their own change them, checked."""
+    given = [f"{key}={value}" for key, value in named.items() if value is not None]
+    settings = override(load_recipe(recipe), [*set_, *given])
+    check(settings)
+    return settings
 
 
 def _fit_one(
@@ -220,8 +221,7 @@ def preview(
     from training.data import photos_of
     from training.preview import preview as draw
 
-    settings = override(load_recipe(recipe), [*set_, *([f"data={data}"] if data is not None else [])])
-    check(settings)
+    settings = _settings(recipe, set_, data=data)
     figure = draw(settings, photos_of(settings, cache=cache))
     path = out or Path("runs") / f"preview-{recipe}.png"
     write_aside(path, lambda file: figure.savefig(file, format="png", dpi=120))
