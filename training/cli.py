@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hub.errors import BundleError, DataError, ImageError, StorageError
-from training.settings import PLACES, check, load_recipe, override
+from training.settings import DEFAULTS, PLACES, check, load_recipe, override
 
 if TYPE_CHECKING:
     from hub import ImageClassifier
@@ -27,6 +27,7 @@ Recipe = Annotated[str, typer.Argument(help="A file in training/recipes, without
 Data = Annotated[str | None, typer.Option(help="Data set: a name on the Hub or a folder. [default: the recipe's]")]
 Sets = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated.")]
 Cache = Annotated[Path | None, typer.Option(help="Where decoded photos and features are kept between runs.")]
+Share = Annotated[float, typer.Option(min=0, max=0.5, help="The recipe's, where the data set has no such split.")]
 
 
 class Split(StrEnum):
@@ -274,6 +275,8 @@ def photos(
     size: Annotated[
         int, typer.Option(min=1, help="The recipe's: photos that a fit has decoded are not decoded again.")
     ] = 224,
+    validation_share: Share = DEFAULTS["validation_share"],
+    test_share: Share = DEFAULTS["test_share"],
     cache: Cache = None,
 ) -> None:
     """Write the pictures that were held out (or trained on) as files, to look at or for `python -m hub verify`.
@@ -282,7 +285,16 @@ def photos(
     """
     from training.data import write_pictures
 
-    written = write_pictures(data, str(split), folder, limit=limit, size=size, cache=cache)
+    written = write_pictures(
+        data,
+        str(split),
+        folder,
+        limit=limit,
+        size=size,
+        cache=cache,
+        validation_share=validation_share,
+        test_share=test_share,
+    )
     print(f"{len(written):,} pictures of the {split} split are in {folder}.")
 
 

@@ -19,12 +19,14 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from hub.errors import DataError, ImageError
+from hub.errors import DataError, ImageError, StorageError
 from hub.files import storage
 from hub.images import open_image, pixel_hash, to_tensor
 from training.files import alone, write_rows
+from training.folders import label_folders
+from training.settings import DEFAULTS
 
-TEST, VALIDATION = 0.1, 0.1  # shares of the pictures
+TEST, VALIDATION = DEFAULTS["test_share"], DEFAULTS["validation_share"]  # of the pictures
 PROBLEM_COLUMNS = ["split", "row", "problem", "detail"]
 
 
@@ -309,7 +311,9 @@ def _rows(name_or_folder: str | Path) -> tuple[list[_Row], list[str]]:
     import datasets
 
     try:
-        splits = datasets.load_dataset(str(name_or_folder))
+        splits = label_folders(name_or_folder) or datasets.load_dataset(str(name_or_folder))
+    except (DataError, StorageError):
+        raise
     except Exception as error:  # load_dataset raises a dozen unrelated types
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(

@@ -144,6 +144,24 @@ def test_push_to_publishes_what_every_runtime_agrees_on(trained, shapes, tmp_pat
     assert len(test) > 250
 
 
+def test_photos_are_written_by_the_shares_of_their_recipe(shapes, tmp_path):
+    shares = ("--test-share", 0.25, "--validation-share", 0.3)
+    run(
+        "photos",
+        shapes,
+        tmp_path / "out",
+        "--split",
+        "validation",
+        *shares,
+        "--size",
+        16,
+        "--cache",
+        tmp_path / "cache",
+    )
+    places = [int(path.stem[:16], 16) / 2**64 for path in (tmp_path / "out").rglob("*.png")]
+    assert len(places) > 60 and 0.25 <= min(places) < max(places) < 0.55
+
+
 TINY = ["size=32", "blocks=[[4],[8]]", "dense=[8]", "epochs=1", "warmup_steps=1", "batch_size=32"]
 
 
