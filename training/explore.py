@@ -26,10 +26,9 @@ from hub.errors import DataError
 from hub.files import write_aside
 from hub.images import to_tensor
 from training.data import Photos, Stored, load_stored, write_problems
-from training.figures import COLOURS, FONT, _figure, _short, _wilson
+from training.figures import COLOURS, FONT, cut, new_figure, short_name, wilson
 from training.files import write_json, write_rows
 from training.pages import DPI, figure_html, write_page
-from training.report import cut
 
 if TYPE_CHECKING:
     from hub.classifier import ImageClassifier
@@ -520,7 +519,7 @@ def trust_in(judge: Judge) -> dict:
         return found
     number = np.bincount(judge.labels)
     right, guess = float((judge.probabilities.argmax(axis=1) == judge.labels).mean()), number.max() / number.sum()
-    low = float(_wilson(np.array(right), np.array(len(judge.labels)))[0])
+    low = float(wilson(np.array(right), np.array(len(judge.labels)))[0])
     found |= {"accuracy": right, "guessing": float(guess), "most_frequent": judge.names[int(number.argmax())]}
     if (low - guess) / max(1 - guess, 1e-9) < USELESS:
         return {**found, "planted": None}
@@ -642,14 +641,14 @@ def draw_labels(labels: dict) -> Figure:
     names, counts = labels["names"], np.array([labels["counts"][split] for split in SPLITS])
     if len(names) > LONG:
         return _label_curve(counts.sum(axis=0))
-    figure = _figure(6.8, 1.6 + 0.36 * len(names))
+    figure = new_figure(6.8, 1.6 + 0.36 * len(names))
     axes, left = figure.subplots(), np.zeros(len(names))
     for split, number, colour in zip(SPLITS, counts, COLOURS, strict=False):
         axes.barh(range(len(names)), number, left=left, color=colour, label=f"{split} ({number.sum():,})", height=0.7)
         left += number
     for place, number in enumerate(left):
         axes.text(number, place, f" {number:,.0f}", va="center", fontsize=FONT - 1)
-    axes.set_yticks(range(len(names)), [_short(name, 28) for name in names])
+    axes.set_yticks(range(len(names)), [short_name(name, 28) for name in names])
     axes.invert_yaxis()
     axes.set(xlabel="pictures", xlim=(0, 1.14 * max(left.max(), 1)))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -658,7 +657,7 @@ def draw_labels(labels: dict) -> Figure:
 
 
 def _label_curve(total: np.ndarray) -> Figure:
-    figure = _figure(6.8, 4)
+    figure = new_figure(6.8, 4)
     axes, ranked = figure.subplots(), np.sort(total)[::-1]
     axes.fill_between(np.arange(1, len(ranked) + 1), ranked, step="mid", color=COLOURS[0], alpha=0.6)
     axes.set(xlabel="label, from the most frequent to the rarest", ylabel="pictures", xlim=(1, len(ranked)))
@@ -672,7 +671,7 @@ def _label_curve(total: np.ndarray) -> Figure:
 def draw_sizes(sizes: np.ndarray, size: int) -> Figure:
     """Width and height of each picture, (N, 2) in pixels; a dot is as large as its size is frequent."""
     distinct, number = np.unique(sizes, axis=0, return_counts=True)
-    figure = _figure(5.8, 4.6)
+    figure = new_figure(5.8, 4.6)
     axes = figure.subplots()
     axes.scatter(*distinct.T, s=8 + 120 * number / number.max(), color=COLOURS[0], alpha=0.4, linewidths=0)
     axes.plot([size, size, 0], [0, size, size], "--", color=COLOURS[1], label=f"{size} × {size}, as looked at here")
@@ -685,7 +684,7 @@ def draw_sizes(sizes: np.ndarray, size: int) -> Figure:
 
 def draw_shapes(sizes: np.ndarray) -> Figure:
     """How wide the pictures are for their height; what lies beyond the axis is counted at its end."""
-    figure = _figure(5.8, 4.6)
+    figure = new_figure(5.8, 4.6)
     axes = figure.subplots()
     aspect = np.log2(sizes[:, 0] / sizes[:, 1])
     axes.hist(np.clip(aspect, -2.45, 2.45), bins=np.linspace(-2.5, 2.5, 51), color=COLOURS[0])
@@ -698,7 +697,7 @@ def draw_shapes(sizes: np.ndarray) -> Figure:
 
 def draw_channels(channels: dict) -> Figure:
     """How often each value occurs in red, green and blue, with the means."""
-    figure = _figure(6.8, 3.8)
+    figure = new_figure(6.8, 3.8)
     axes = figure.subplots()
     counts = np.array(channels["histogram"])
     one = channels["grey"] == channels["pictures"]

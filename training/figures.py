@@ -95,7 +95,7 @@ def learning_curves(history: str | Path) -> Figure:
     """
     columns = read_history(history)
     step, epochs = columns["step"], int(np.nanmax(columns["epoch"]))
-    figure = _figure(13, 4.4)
+    figure = new_figure(13, 4.4)
     loss, accuracy, rate = figure.subplots(1, 3)
     for axes, measure in ((loss, "loss"), (accuracy, "accuracy")):
         for number, part in enumerate(("train", "validation")):
@@ -127,7 +127,7 @@ def learning_curve(columns: dict[str, np.ndarray], measure: str, kept: int | Non
         kept: the row of the epoch whose weights were kept; a line marks it.
     """
     epoch = columns["epoch"]
-    figure = _figure(6.4, 4.8)
+    figure = new_figure(6.4, 4.8)
     axes = figure.subplots()
     _line(axes, epoch, columns.get(f"train_{measure}"), "training", 0)
     _line(axes, epoch, columns.get(f"validation_{measure}"), "validation", 1)
@@ -197,7 +197,7 @@ def roc(
     curves = _ranked(labels, logits)
     if not curves:
         return None
-    figure = _figure(6.4, 6.6)
+    figure = new_figure(6.4, 6.6)
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], ":", color="grey", lw=1.5, label="chance")
     for number, (k, truth, odds) in enumerate(curves):
@@ -263,7 +263,7 @@ def precision_recall(labels: np.ndarray, logits: np.ndarray, names: list[str], t
     curves = _ranked(labels, logits)
     if not curves:
         return None
-    figure = _figure(6.4, 6.6)
+    figure = new_figure(6.4, 6.6)
     axes = figure.subplots()
     for number, (k, truth, odds) in enumerate(curves):
         precision, recall, _ = precision_recall_curve(truth, odds)
@@ -271,7 +271,7 @@ def precision_recall(labels: np.ndarray, logits: np.ndarray, names: list[str], t
     axes.set(xlabel=_rate("Recall", names), ylabel=_rate("Precision", names))
     if len(curves) == 1:
         share = curves[0][1].mean()
-        axes.axhline(share, color="grey", ls=":", lw=1.5, label=f"share of {_short(names[1])}")
+        axes.axhline(share, color="grey", ls=":", lw=1.5, label=f"share of {short_name(names[1])}")
         precision, recall, _ = precision_recall_curve(*curves[0][1:])
         _corner(
             axes,
@@ -299,7 +299,7 @@ def _with_curve(labels: np.ndarray, count: int) -> list[int]:
 
 def _curve(axes: Axes, x: np.ndarray, y: np.ndarray, name: str, value: str, number: int) -> None:
     colour, style = COLOURS[number % len(COLOURS)], STYLES[number // len(COLOURS) % len(STYLES)]
-    axes.plot(x, y, style, color=colour, lw=2, label=f"{_short(name)}: {value}", clip_on=False)
+    axes.plot(x, y, style, color=colour, lw=2, label=f"{short_name(name)}: {value}", clip_on=False)
 
 
 def _corner(
@@ -323,7 +323,7 @@ def _corner(
 
 
 def _rate(text: str, names: list[str]) -> str:
-    return f"{text} ({_short(names[1])} is positive)" if len(names) == 2 else f"{text} (one label against the rest)"
+    return f"{text} ({short_name(names[1])} is positive)" if len(names) == 2 else f"{text} (one label against the rest)"
 
 
 def _square(axes: Axes, legend: str, lines: int, labels: int) -> None:
@@ -342,7 +342,7 @@ def confusion(labels: np.ndarray, logits: np.ndarray, names: list[str], title: s
     matrix = count_confusions(labels, np.argmax(logits, axis=1), labels=range(count))
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     side = float(np.clip(0.45 * count + 2.4, 5.4, 10.5))
-    figure = _figure(side + 0.9, side + 0.5)
+    figure = new_figure(side + 0.9, side + 0.5)
     axes = figure.subplots()
     blues = LinearSegmentedColormap.from_list("blues", ["#FFFFFF", COLOURS[0], "#00324F"])
     shown = axes.imshow(shares, cmap=blues, vmin=0, vmax=1)
@@ -363,7 +363,7 @@ def confusion(labels: np.ndarray, logits: np.ndarray, names: list[str], title: s
                 )
     every = max(1, count // LABELLED_CELLS)
     ticks = range(0, count, every)
-    shortened = [_short(names[k]) for k in ticks]
+    shortened = [short_name(names[k]) for k in ticks]
     axes.set_xticks(ticks, shortened, rotation=0 if sum(map(len, shortened)) <= 5 * side else 90)
     axes.set_yticks(ticks, shortened)
     axes.set(xlabel="Answer", ylabel="Truth")
@@ -377,8 +377,8 @@ def reliability(labels: np.ndarray, logits: np.ndarray, title: str) -> Figure:
     used = photos > 0
     mean = np.bincount(bins, weights=confidence, minlength=BINS)[used] / photos[used]
     share = np.bincount(bins, weights=right, minlength=BINS)[used] / photos[used]
-    low, high = _wilson(share, photos[used])
-    figure = _figure(6.4, 7.4)
+    low, high = wilson(share, photos[used])
+    figure = new_figure(6.4, 7.4)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     upper.plot([0, 1], [0, 1], ":", color="grey", lw=1.5, label="perfectly calibrated")
     upper.errorbar(
@@ -402,7 +402,7 @@ def reliability(labels: np.ndarray, logits: np.ndarray, title: str) -> Figure:
     return _titled(figure, "Reliability", title, len(labels))
 
 
-def _wilson(share: np.ndarray, number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def wilson(share: np.ndarray, number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """95 % interval of a share (Wilson 1927), sensible for few photos and for shares of 0 and 1."""
     z = 1.959964
     centre = (share + z**2 / (2 * number)) / (1 + z**2 / number)
@@ -436,7 +436,7 @@ def score_bars(
         colours: a number for each run; runs of one number are alike but for the seed.
         measures: keys of SHORTER_IS_BETTER.
     """
-    figure = _figure(6.4 if len(measures) == 1 else 4.5 * len(measures), 1.9 + 0.5 * len(names))
+    figure = new_figure(6.4 if len(measures) == 1 else 4.5 * len(measures), 1.9 + 0.5 * len(names))
     panels = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
     for axes, measure in zip(panels, measures, strict=True):
         what, error, unit, form = SHORTER_IS_BETTER[measure]
@@ -446,7 +446,7 @@ def score_bars(
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.grid(axis="x", color="0.9")
         axes.set_axisbelow(True)
-    panels[0].set_yticks(range(len(names)), [_short(name, 28) for name in names])
+    panels[0].set_yticks(range(len(names)), [short_name(name, 28) for name in names])
     panels[0].invert_yaxis()
     figure.suptitle(title, fontsize=FONT + 2)
     return figure
@@ -491,7 +491,7 @@ def worst_mistakes(
     mapped = predictions.evidence is not None and scale is not None
     across = min(4, len(shown))
     down = -(-len(shown) // across)
-    figure = _figure(max((3.9 if mapped else 2.5) * across, 6.5), 2.4 * down + 1.4 + 0.3 * mapped)
+    figure = new_figure(max((3.9 if mapped else 2.5) * across, 6.5), 2.4 * down + 1.4 + 0.3 * mapped)
     grid = figure.add_gridspec(down + mapped, across, height_ratios=[1] * down + [0.12] * mapped)
     for place, row in enumerate(shown):
         axes = figure.add_subplot(grid[place // across, place % across])
@@ -502,7 +502,7 @@ def worst_mistakes(
         axes.imshow(picture)
         axes.set_axis_off()
         names = predictions.label_names
-        truth, answer = _short(names[predictions.labels[row]]), _short(names[guess[row]])
+        truth, answer = short_name(names[predictions.labels[row]]), short_name(names[guess[row]])
         probability = _never_certain(probabilities[row, guess[row]])
         axes.set_title(
             f"truth {truth}, answer {answer} {probability}\n{predictions.hashes[row][:8]}…",
@@ -545,7 +545,7 @@ def _never_certain(probability: float) -> str:
 # Small pieces -----------------------------------------------------------------------------------------------
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """An empty figure of this size in inches, with its own canvas."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
@@ -562,7 +562,12 @@ def _about(title: str, photos: int) -> str:
     return title if f"{photos:,} " in title else f"{title}, {photos:,} photo{'' if photos == 1 else 's'}"
 
 
-def _short(name: str, longest: int = 18) -> str:
+def cut(name: str, longest: int = 40) -> str:
+    """A name of at most so many letters, which ends in … where some are left out."""
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
+
+
+def short_name(name: str, longest: int = 18) -> str:
     """A label's name as a figure can take it: not too long, a $ no formula, a first _ no reason to leave it out."""
-    text = name if len(name) <= longest else f"{name[: longest - 1]}…"
+    text = cut(name, longest)
     return (" " + text if text.startswith("_") else text).replace("$", r"\$")

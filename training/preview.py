@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from training.augment import Augmentation
 from training.data import Photos
-from training.figures import FONT, _figure
+from training.figures import FONT, new_figure
 
 ACROSS = 8
 
@@ -24,7 +24,7 @@ def preview(settings: dict, photos: Photos) -> Figure:
     train = photos.subset("train")
     rows = {"as stored": Augmentation(), **_alone(settings), "all together": Augmentation.of(settings)}
     across = min(ACROSS, len(train))
-    figure = _figure(1.35 * across + 2.2, 1.35 * len(rows) + 0.6)
+    figure = new_figure(1.35 * across + 2.2, 1.35 * len(rows) + 0.6)
     grid = figure.subplots(len(rows), across, squeeze=False)
     for line, (title, augment) in zip(grid, rows.items(), strict=True):
         for i, axes in enumerate(line):

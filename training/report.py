@@ -22,6 +22,7 @@ from hub.heatmaps import colour, fixed_scale, overlay, shown_map
 from training import figures
 from training.data import load_photos
 from training.evaluate import BINS, SCORES, Predictions, calibration_bins, expected_calibration_error, log_odds
+from training.figures import cut
 from training.files import write_json
 from training.pages import figure_html, write_page
 from training.runs import Run, read_run, run_folders
@@ -295,11 +296,6 @@ def _data_words(data: dict) -> str:
 def _joined(names: list[str], most: int = 12) -> str:
     listed = ", ".join(cut(name) for name in names[:most])
     return listed if len(names) <= most else f"{len(names)}: {listed}, …"
-
-
-def cut(name: str, longest: int = 40) -> str:
-    """A label's name, not too long for a table."""
-    return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
 def marked(text: str) -> Markup:

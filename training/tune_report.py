@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hub.card import duration
 from hub.files import write_aside
-from training.figures import COLOURS, DPI, FONT, _figure, _short
+from training.figures import COLOURS, DPI, FONT, new_figure, short_name
 from training.files import write_json, write_rows
 from training.pages import figure_html, write_page
 from training.runs import kept_row
@@ -190,11 +190,11 @@ def bars(shares: dict[str, float], completed: int) -> Figure | None:
     """Each knob's share as a bar; None where there is none."""
     if not shares:
         return None
-    figure = _figure(7, 1.6 + 0.42 * len(shares))
+    figure = new_figure(7, 1.6 + 0.42 * len(shares))
     axes = figure.subplots()
     drawn = axes.barh(range(len(shares)), [100 * share for share in shares.values()], color=COLOURS[0], alpha=0.8)
     axes.bar_label(drawn, [f" {100 * share:.0f} %" for share in shares.values()], fontsize=FONT - 1)
-    axes.set_yticks(range(len(shares)), [_short(name) for name in shares])
+    axes.set_yticks(range(len(shares)), [short_name(name) for name in shares])
     axes.invert_yaxis()
     axes.set(xlabel="share in the differences, per cent", xlim=(0, 118 * max(shares.values()) or 1))
     doubt = f" (unreliable with fewer than {RELIABLE})" if completed < RELIABLE else ""
@@ -208,7 +208,7 @@ def against(search: Search, rows: list[dict], names: list[str]) -> Figure | None
         return None
     across = min(ACROSS, len(names))
     down = -(-len(names) // across)
-    figure = _figure(4.4 * across, 3.7 * down)
+    figure = new_figure(4.4 * across, 3.7 * down)
     panels = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
     for axes, name in zip(panels, names, strict=False):
         _panel(axes, rows, name, search.space[name])
@@ -229,7 +229,7 @@ def _panel(axes: Axes, rows: list[dict], name: str, knob: BaseDistribution) -> N
 
     _marks(axes, rows, place)
     if choices is not None:
-        axes.set_xticks(range(len(choices)), [_short(str(choice), 10) for choice in choices])
+        axes.set_xticks(range(len(choices)), [short_name(str(choice), 10) for choice in choices])
         axes.set_xlim(-0.5, len(choices) - 0.5)
     else:
         values = [knob.low, knob.high, rows[0][name]]  # the whole range, so that a best value at its edge shows
@@ -242,7 +242,7 @@ def _panel(axes: Axes, rows: list[dict], name: str, knob: BaseDistribution) -> N
             )
             axes.autoscale_view()
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=isinstance(knob, IntDistribution)))
-    axes.set_xlabel(_short(name))
+    axes.set_xlabel(short_name(name))
     axes.grid(color="0.92")
     axes.set_axisbelow(True)
 
@@ -274,7 +274,7 @@ def _ticks(axis: Axis, values: list[float]) -> None:
 
 def history(rows: list[dict]) -> Figure:
     """The loss of each trial and the best so far, in the order of the trials."""
-    figure = _figure(7.6, 4.8)
+    figure = new_figure(7.6, 4.8)
     axes = figure.subplots()
     done = [row for row in rows if _counts(row)]
     best = np.minimum.accumulate([row["validation_calibrated_loss"] for row in done])
