@@ -38,7 +38,7 @@ from training.batches import Batches
 from training.data import Photos, default_cache, write_problems
 from training.evaluate import point_scores
 from training.files import alone, write_arrays, write_json, write_rows
-from training.networks import last_layer, network, whiten
+from training.networks import last_layer, mirrored, network, whiten
 from training.optimise import decay_kernels, learning_rate, live_statistics, make_optimizer
 from training.settings import DEFAULTS, OF_BACKBONES, OF_NETWORKS, PLACES, check
 
@@ -84,6 +84,8 @@ def fit(
     elif settings["whiten"]:
         whiten(model, np.asarray(photos.subset("train").pixels[:WHITENED]))
     _Training(model, settings, photos, run, progress, on_epoch).run_all()
+    if settings.get("mirror"):
+        model = mirrored(model)
     _calibrate(model, photos.subset("validation"), run)
     return model
 
@@ -286,10 +288,7 @@ class _Training:
             self.network.reset_metrics()
             result = self.network.train_on_batch(x, y, weights, return_dict=True)
             if not math.isfinite(result["loss"]):
-                raise DataError(
-                    f"Training diverged in epoch {state.epoch + 1} (the loss is no longer a number); "
-                    "start anew with a smaller learning_rate."
-                )
+                raise self._diverged()
             self._average()
             state.step += 1
             state.loss_sum += float(result["log_loss"])
@@ -366,8 +365,16 @@ class _Training:
         self._assign(self.averages)
         logits = _predict(self.network, self.held)
         self._assign(current)
+        if not np.isfinite(logits).all():
+            raise self._diverged()
         _, calibrated = fit_temperature(self.held.labels, logits)
         return {**point_scores(self.held.labels, logits), "calibrated_log_loss": calibrated}
+
+    def _diverged(self) -> DataError:
+        where = f"epoch {self.state.epoch + 1}"
+        return DataError(
+            f"Training diverged in {where} (the loss is no longer a number); start anew with a smaller learning_rate."
+        )
 
     def _assign(self, arrays: list[np.ndarray]) -> None:
         for variable, array in zip(self.averaged, arrays, strict=True):

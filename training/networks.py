@@ -111,6 +111,33 @@ def _two_of_one(layer: layers.Layer, unit: keras.KerasTensor) -> keras.KerasTens
     return two
 
 
+def mirrored(model: keras.Model) -> keras.Model:
+    """A network that answers a picture by the mean of what it says of it and of its mirror image.
+
+    The second map of evidence is mirrored back, so that the mean of both still lies over the picture and is still the
+    score. It costs a second pass, inside the graph, and suits labels that a mirror leaves as they are.
+
+    Args:
+        model: of an evidence head; its layers are shared, not copied.
+    """
+    head = model.get_layer("evidence")
+    features = keras.Model(model.input, head.input, name="features")
+    image = keras.Input(model.input.shape[1:], name="image")
+    seen, turned = head(features(image)), head(features(_mirror(image, "mirror")))
+    evidence = layers.Average()([seen, _mirror(turned, "mirror_back")])
+    outputs = {"logits": layers.GlobalAveragePooling2D(name="logits")(evidence), "evidence": evidence}
+    return keras.Model(image, outputs, name=model.name)
+
+
+def _mirror(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    """(N, h, w, C) with left and right exchanged: a fixed linear map of the columns, which every runtime has."""
+    width = x.shape[2]
+    exchange = layers.Dense(width, use_bias=False, trainable=False, name=name)
+    x = layers.Permute((1, 3, 2))(exchange(layers.Permute((1, 3, 2))(x)))
+    exchange.set_weights([np.eye(width, dtype=np.float32)[::-1]])
+    return x
+
+
 def last_layer(model: keras.Model) -> keras.layers.Layer:
     """The layer whose weights make the logits: they can be scaled by scaling it."""
     names = {layer.name for layer in model.layers}

@@ -34,6 +34,7 @@ OF_BACKBONES = {
 }
 OF_NETWORKS = {
     "blocks": [[32], [64]], "batch_norm": True, "whiten": False,
+    "mirror": False,  # once trained, answer by the mean over a picture and its mirror image
     "head": "evidence", "dense": [], "head_dropout": 0.0, "one_unit": False,
 }  # fmt: skip
 
@@ -150,6 +151,7 @@ def check(settings: dict[str, Any]) -> None:
     )  # fmt: skip
     demand(_whole_numbers(settings["dense"]), "dense", "a list of numbers of units")
     demand(settings["size"] >= 2 ** len(blocks), "size", f"at least {2 ** len(blocks)}, as each block halves it")
+    demand(settings["head"] == "evidence" or not settings["mirror"], "mirror", "False but for head=evidence")
     demand(settings["network"] == "resnet" or not settings["whiten"], "whiten", "False but for network=resnet")
     demand(settings["head"] == "dense" or not settings["dense"], "dense", "[] under head=evidence, which is linear")
 

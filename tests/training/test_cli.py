@@ -14,6 +14,7 @@ from hub.images import open_image, pixel_hash
 from tests.hub_server import HubServer
 from training.cli import app
 from training.evaluate import read_predictions
+from training.preview import _in_turn
 
 from .conftest import draw, encode, write
 
@@ -202,6 +203,10 @@ def test_a_small_networks_bundle_tells_its_head_and_what_was_left_out(repeated):
     card = (bundle / "README.md").read_text()
     assert "classic head, which keeps no map" in card and "Grad-CAM" in card
     assert read_predictions(bundle).evidence is None
+
+
+def test_preview_shows_every_label():
+    assert _in_turn(np.array([1, 1, 1, 0, 0, 2])).tolist() == [3, 0, 5, 4, 1, 2]
 
 
 def test_preview_draws_a_row_for_each_knob(shapes, tmp_path):

@@ -284,6 +284,28 @@ def test_training_that_diverges_is_one_sentence(photos, tmp_path):
         fitting.fit(settings, photos, tmp_path, progress=False)
 
 
+def test_weights_that_diverge_in_the_last_step_are_the_same_sentence(photos, tmp_path, monkeypatch):
+    settings = {**TINY, "epochs": 1}
+
+    def broken(network, held):
+        return np.full((len(held), 2), np.nan, np.float32)
+
+    monkeypatch.setattr(fitting, "_predict", broken)
+    with pytest.raises(DataError, match="Training diverged in epoch 1 .* smaller learning_rate"):
+        fitting.fit(settings, photos, tmp_path, progress=False)
+
+
+def test_a_mirrored_run_answers_a_mirror_image_alike_and_resumes_as_such(photos, tmp_path):
+    settings = {**TINY, "mirror": True, "head": "evidence", "dense": [], "epochs": 1}
+    pixels = np.asarray(photos.pixels[:4]).astype(np.float32)
+    for _ in range(2):
+        model = fitting.fit(settings, photos, tmp_path, progress=False)
+        seen, turned = (np.asarray(model(x, training=False)["logits"]) for x in (pixels, pixels[:, :, ::-1]))
+        np.testing.assert_allclose(seen, turned, atol=1e-4)
+    with pytest.raises(DataError, match="other mirror"):
+        fitting.fit({**settings, "mirror": False}, photos, tmp_path, progress=False)
+
+
 def test_a_frozen_layer_keeps_its_weights_through_stage_2(photos, cache, tmp_path):
     settings = {**SETTINGS, "epochs": 1, "freeze": "block_15_add", "batch_size": 128}
     model = fitting.fit(settings, photos, tmp_path, cache=cache, progress=False)

@@ -5,7 +5,7 @@ import pytest
 from hub import ImageClassifier
 from hub.formats import softmax
 from hub.safety import check_keras
-from training.networks import last_layer, network, whiten
+from training.networks import last_layer, mirrored, network, whiten
 from training.settings import DEFAULTS, OF_NETWORKS, load_recipe, recipes
 
 SMALL = {**DEFAULTS, **OF_NETWORKS, "network": "cnn", "size": 32, "blocks": [[4], [6, 6]]}
@@ -52,6 +52,25 @@ def test_one_unit_is_a_sigmoid_with_binary_cross_entropy(head):
     ours = keras.losses.CategoricalCrossentropy(from_logits=True)(np.eye(2, dtype=np.float32)[truth], logits)
     assert float(ours) == pytest.approx(float(binary), rel=1e-5)
     assert model.get_layer("evidence" if head == "evidence" else "logits").trainable is False
+
+
+@pytest.mark.parametrize("changes", [{}, {"one_unit": True}])
+def test_a_mirrored_network_answers_a_picture_and_its_mirror_image_alike(changes, tmp_path):
+    plain = network({**SMALL, **changes}, 2)
+    seen, turned = (plain(pixels, training=False)["evidence"] for pixels in (PIXELS, PIXELS[:, :, ::-1]))
+    both = mirrored(plain)
+    out = answer(both)
+    np.testing.assert_allclose(out["evidence"], (seen + turned[:, :, ::-1]) / 2, atol=1e-5)
+    np.testing.assert_allclose(out["evidence"].mean((1, 2)), out["logits"], atol=1e-6)
+    mirror_image = both(PIXELS[:, :, ::-1], training=False)
+    np.testing.assert_allclose(mirror_image["evidence"], out["evidence"][:, :, ::-1], atol=1e-5)
+    assert np.ptp(out["logits"]) > 1e-3
+
+    classifier = ImageClassifier.from_keras(both, ["a", "b"])
+    classifier.save_pretrained(tmp_path, photos=PIXELS.astype(np.uint8))
+    check_keras(tmp_path / "model.keras")
+    onnx, tensors = ImageClassifier.from_pretrained(tmp_path), PIXELS.astype(np.uint8)
+    np.testing.assert_allclose(onnx.predict_tensors(tensors)[1], both(tensors, training=False)["evidence"], atol=1e-4)
 
 
 @pytest.mark.parametrize("changes", [{}, {"one_unit": True}, {"head": "dense", "dense": [7]}])

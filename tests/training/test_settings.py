@@ -79,6 +79,7 @@ def test_what_a_recipe_leaves_out_has_its_default_and_can_be_set():
         ("head=flat", "head must be one of evidence, dense"),
         ("head=evidence", r"dense must be \[\] under head=evidence"),
         ("whiten=True", "whiten must be False but for network=resnet"),
+        ("mirror=True", "mirror must be False but for head=evidence"),
         ("schedule=cosin", "schedule must be one of cosine, triangle, constant"),
         ("dropout=1.0", "dropout must be from 0.0 to 0.95"),
         ("data=", "This recipe brings no photos"),
