@@ -77,7 +77,7 @@ class Photos:
         kept = []
         for split in dict.fromkeys(self.splits.tolist()):
             rows = np.flatnonzero(self.splits == split)
-            kept.append(rows[np.argsort(self.hashes[rows], kind="stable")][: most.get(split) or None])
+            kept.append(rows[by_lot(self.hashes[rows], most.get(split) or None)])
         return self.subset(np.sort(np.concatenate(kept)))
 
     def shares(self) -> dict:
@@ -108,6 +108,11 @@ class Rows:
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return np.asarray(self.array[self.indices], dtype=dtype)
+
+
+def by_lot(hashes: np.ndarray, most: int | None) -> np.ndarray:
+    """Indices of at most so many pictures, the first by their hashes: a draw by lot, the same each time."""
+    return np.sort(np.argsort(hashes, kind="stable")[:most])
 
 
 def default_cache() -> Path:

@@ -39,3 +39,8 @@ def write_page(path: Path, template: str, **values: object) -> None:
     """
     text = _templates.get_template(template).render(**values)
     write_aside(path, lambda file: file.write(text.encode()))
+
+
+def many(number: int, what: str) -> str:
+    """So many of something, in words: "1 picture", "2 pictures"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

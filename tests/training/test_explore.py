@@ -16,25 +16,21 @@ from typer.testing import CliRunner
 from hub.classifier import DEFAULT, ImageClassifier
 from hub.errors import DataError
 from training.cli import app
-from training.data import load_stored
-from training.evaluate import evaluate, predictions_table
-from training.explore import (
+from training.data import by_lot, load_stored
+from training.doubts import (
     Judge,
     by_model,
     by_patches,
     confident_doubts,
-    draw,
-    explore,
-    near_duplicates,
     patch_responses,
     plant,
-    shrink,
     to_probabilities,
     trust_in,
 )
+from training.evaluate import evaluate, predictions_table
+from training.explore import explore, near_duplicates, shrink
 
-from .conftest import draw as drawing
-from .conftest import encode, write
+from .conftest import draw, encode, write
 
 NAMES = ("disc", "<b>x</b>")
 QUIET = {"progress": False, "echo": lambda line: None}
@@ -48,17 +44,17 @@ def plain(colour, width=40, height=20):
 def looked(tmp_path_factory):
     """Discs and squares with known faults, looked at: (summary, folder, what was printed)."""
     folder = tmp_path_factory.mktemp("explore")
-    train = [(encode(drawing(i % 2, i)), i % 2) for i in range(240)]
+    train = [(encode(draw(i % 2, i)), i % 2) for i in range(240)]
     train[30] = (train[30][0], 1)  # a disc that is called a square
     train.append((train[0][0], 0))  # an exact duplicate
-    train += [(encode(drawing(0, 900)), 0), (encode(drawing(0, 900)), 1)]  # one picture, two labels
+    train += [(encode(draw(0, 900)), 0), (encode(draw(0, 900)), 1)]  # one picture, two labels
     train.append((train[5][0][:200], 1))  # cut short
-    nearly = drawing(1, 7)
+    nearly = draw(1, 7)
     nearly.putpixel((0, 0), (0, 0, 0))
     train.append((encode(nearly), 1))  # row 7 but for one pixel
-    test = [(encode(drawing(i % 2, 5000 + i)), i % 2) for i in range(19)]
+    test = [(encode(draw(i % 2, 5000 + i)), i % 2) for i in range(19)]
     test.append((train[2][0], 0))  # a training picture in the test
-    test.append((encode(drawing(1, 6000).resize((96, 40))), 1))
+    test.append((encode(draw(1, 6000).resize((96, 40))), 1))
     data = write(folder / "shapes set", {"train": train, "test": test}, names=NAMES)
     printed = []
     summary = explore(data, folder / "page", size=24, cache=folder / "cache", progress=False, echo=printed.append)
@@ -233,7 +229,7 @@ def test_planted_errors_show_a_good_judge_and_a_bad_one():
 def test_a_judge_that_guesses_shows_nothing(tmp_path):
     """Labels that have nothing to do with the pictures: the page says so and lists none."""
     chance = np.random.default_rng(3)
-    rows = [(encode(drawing(0, i, size=24)), int(chance.integers(0, 2))) for i in range(80)]
+    rows = [(encode(draw(0, i, size=24)), int(chance.integers(0, 2))) for i in range(80)]
     data = write(tmp_path / "noise", {"train": rows})
     summary = explore(
         data, tmp_path / "page", size=16, cache=tmp_path / "cache", progress=False, echo=lambda line: None
@@ -274,12 +270,12 @@ def test_near_duplicates_ignore_brightness_and_plain_pictures():
 
 def test_the_draw_is_by_hash():
     hashes = np.array(["c", "a", "d", "b"])
-    assert draw(hashes, 2).tolist() == [1, 3]
-    assert draw(hashes, 9).tolist() == [0, 1, 2, 3]
+    assert by_lot(hashes, 2).tolist() == [1, 3]
+    assert by_lot(hashes, 9).tolist() == [0, 1, 2, 3]
 
 
 def test_the_judge_says_what_it_leaves_out(tmp_path):
-    rows = [(encode(drawing(i % 2, i)), i % 2) for i in range(60)] + [(plain((9, 99, 9)), 2)]
+    rows = [(encode(draw(i % 2, i)), i % 2) for i in range(60)] + [(plain((9, 99, 9)), 2)]
     data = write(tmp_path / "rare", {"train": rows}, names=["disc", "square", "rare"])
     photos, _ = load_stored(data, 16, cache=tmp_path / "cache", progress=False)
     everything = np.arange(len(photos))
@@ -296,7 +292,7 @@ def test_the_judge_says_what_it_leaves_out(tmp_path):
 @pytest.fixture
 def pets(tmp_path):
     """Twelve drawings that are called cats and dogs."""
-    rows = [(encode(drawing(i % 2, i)), i % 2) for i in range(12)]
+    rows = [(encode(draw(i % 2, i)), i % 2) for i in range(12)]
     return write(tmp_path / "pets", {"train": rows}, names=["dog", "cat"])
 
 
@@ -328,7 +324,7 @@ def test_a_model_judges_only_what_it_was_not_trained_on(pets, tmp_path):
 
 
 def test_the_command_line(tmp_path):
-    rows = [(encode(drawing(i % 2, i)), i % 2) for i in range(6)]
+    rows = [(encode(draw(i % 2, i)), i % 2) for i in range(6)]
     data = write(tmp_path / "few", {"train": rows})
     arguments = ["explore", data, "--out", tmp_path / "page", "--size", 16, "--cache", tmp_path / "cache"]
     done = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
