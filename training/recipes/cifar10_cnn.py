@@ -1,12 +1,14 @@
 """Ten kinds of small colour photos: three convolution blocks with batch normalisation, dropout and augmentation.
 
-    python -m training fit cifar10_cnn --open-test --seeds 3
+    python -m training fit cifar10_cnn --open-test
 
 What it teaches: why each of these is there: turn one off (`--set batch_norm=False`, `--set flip=False`, …) and compare.
+In the end the network answers by the mean over a picture and its mirror image, which takes it from 86.8 to 87.3 % of
+the validation pictures.
 
-Measured on the 10,000 test pictures, one run (seed 0), with the 95 % bootstrap interval over the pictures: accuracy
-81.88 % (81.10–82.63), ROC AUC 0.98294 (0.98177–0.98408), log loss 0.5310 (0.5108–0.5505). 14 min on two cores that had
-other work as well. It has not learned its training pictures either (81.6 %, augmented): ten epochs are few for that.
+Measured on the 10,000 test pictures, one run, with the 95 % bootstrap interval over the pictures: accuracy 86.44 %
+(85.76–87.12), ROC AUC 0.98979 (0.98892–0.99059), log loss 0.4031 (0.3854–0.4205). 21 min on two cores. It has not
+learned its training pictures much better (88.5 %, augmented): ten epochs are few.
 """
 
 data = "uoft-cs/cifar10"
@@ -14,9 +16,9 @@ network = "cnn"
 size = 32
 seed = 0
 
-blocks = [[32], [64, 64], [128, 128]]
-dropout = 0.1
-head_dropout = 0.1
+blocks = [[32, 32], [96, 96], [192, 192]]
+dropout = 0.05
+mirror = True  # doubles what an answer costs
 
 epochs = 10
 batch_size = 128
@@ -28,6 +30,6 @@ weight_decay = 5e-3
 average_decay = 0.99
 
 rotation = 5.0
-shift = 0.1
+shift = 0.0625  # 2 pixels
 flip = True
 fill = "reflect"

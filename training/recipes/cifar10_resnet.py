@@ -3,12 +3,12 @@
     python -m training fit cifar10_resnet --open-test
 
 What it teaches: residual units that begin as the identity, a first layer that is computed and not learned, a rate that
-rises and falls, soft labels, and that an hour is enough when each of these saves some epochs.
+rises and falls, soft labels, and that an hour is enough when each of these saves some epochs. In the end the network
+answers by the mean over a picture and its mirror image, which takes it from 91.8 to 92.9 % of the validation pictures.
 
-Measured on the 10,000 test pictures, one run, with the 95 % bootstrap interval over the pictures: accuracy 90.26 %
-(89.65–90.83), ROC AUC 0.99325 (0.99246–0.99402), log loss 0.3050 (0.2880–0.3220). 45 min on two cores that had other
-work as well. Training and validation end level (92.0 and 90.6 %, the former on augmented pictures), so there is more in
-it: more epochs, or less augmentation.
+Measured on the 10,000 test pictures, one run, with the 95 % bootstrap interval over the pictures: accuracy 92.37 %
+(91.83–92.88), ROC AUC 0.99529 (0.99463–0.99595), log loss 0.2468 (0.2316–0.2622). 49 min on two cores. At the end it
+knows its training pictures too well (97.7 %, augmented): more epochs need more augmentation or a wider network.
 """
 
 data = "uoft-cs/cifar10"
@@ -18,18 +18,18 @@ seed = 0
 
 blocks = [[64, 64], [160, 160], [256, 256]]
 whiten = True
+mirror = True  # doubles what an answer costs
 
-epochs = 12
+epochs = 16
 batch_size = 256
 optimizer = "sgd"
 learning_rate = 0.25
 schedule = "triangle"
 warmup_steps = 500
-weight_decay = 5e-3
+weight_decay = 8e-3
 label_smoothing = 0.1
 average_decay = 0.99
 
-shift = 0.125  # 4 pixels, whole ones
+shift = 0.0625  # 2 pixels
 flip = True
 fill = "reflect"
-erase = 0.25
