@@ -7,8 +7,8 @@ unit z is trained by binary cross-entropy; the bundle carries it as the logits (
 Against `cats_vs_dogs_mobilenetv2` it shows what transfer is worth.
 
 Measured on 624 test photos (copies stored at 180 × 180), mean and range of three seeds: accuracy 83.17 %
-(82.85–83.49), ROC AUC 0.91617 (0.91264–0.91940), log loss 0.3666 (0.3607–0.3737). The interval over the photos is wider:
-one seed's 83.49 % is 80.60 to 86.38. 12 min each, two at a time on two cores.
+(82.85–83.49), ROC AUC 0.91617 (0.91264–0.91940), log loss 0.3666 (0.3607–0.3737). The interval over the photos is
+wider: one seed's 83.49 % is 80.60 to 86.38. 12 min each, two at a time on two cores.
 """
 
 data = "microsoft/cats_vs_dogs"
