@@ -29,7 +29,7 @@ app: $(STAMPS)/app
 	$(BIN)/python app.py $(ARGS)
 
 test: $(STAMPS)/dev
-	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(STAMPS)/dev
 	$(BIN)/ruff check .

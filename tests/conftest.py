@@ -7,17 +7,21 @@ import shutil
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+if "PYTEST_XDIST_WORKER" in os.environ:  # a worker a core: more threads would only wait for one another
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
 
 import numpy as np
 import pytest
 
 SIZE = 32
+LONG = ("test_lessons.py", "test_fit.py", "test_backends.py", "test_backbones.py", "test_docs.py")
 LABELS = {2: ["cat", "dog"], 3: ["cat", "dog", "fox"]}
 
 
 def pytest_collection_modifyitems(items) -> None:
-    """Begin with training's long files: of two workers, neither is then left with one of them at the end."""
-    items.sort(key=lambda item: "training" not in item.path.parts)
+    """Begin with the long files: of two workers, neither is then left with one of them at the end."""
+    items.sort(key=lambda item: (item.path.name not in LONG, "training" not in item.path.parts))
 
 
 def draw_photos(count: int, seed: int) -> np.ndarray:
