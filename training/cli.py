@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hub.errors import BundleError, DataError, ImageError, StorageError
-from training.settings import DEFAULTS, PLACES, check, load_recipe, override
+from training.settings import DEFAULTS, PLACES, settings_of, shares_of
 
 if TYPE_CHECKING:
     from hub import ImageClassifier
@@ -114,7 +114,7 @@ def fit(
     """Train a recipe and write a bundle, RUN/bundle. Killed at any moment, the same command resumes it."""
     from training.data import photos_of, summary
 
-    settings = _settings(recipe, set_, data=data, backbone_weights=backbone_weights)
+    settings = settings_of(recipe, set_, data=data, backbone_weights=backbone_weights)
     if push_to is not None:
         if seeds > 1:
             raise DataError(
@@ -145,14 +145,6 @@ def fit(
     if push_to is not None:
         _verify(folder / "bundle", settings, cache, without, places)
         print(f"It is published: {classifier.push_to_hub(push_to, without=without, private=private)}")
-
-
-def _settings(recipe: str, set_: list[str], **named: str | None) -> dict:
-    """A recipe's settings as `--set` and the settings that have an option of their own change them, checked."""
-    given = [f"{key}={value}" for key, value in named.items() if value is not None]
-    settings = override(load_recipe(recipe), [*set_, *given])
-    check(settings)
-    return settings
 
 
 def _fit_one(
@@ -197,11 +189,10 @@ def _verify(bundle: Path, settings: dict, cache: Path | None, without: list[str]
     from hub import agreement
     from training.data import write_pictures
 
-    shares = {name: settings[name] for name in ("validation_share", "test_share")}
     with tempfile.TemporaryDirectory() as aside:
         photos = write_pictures(
             settings["data"], "validation", Path(aside, "photos"),
-            limit=COMPARED, size=settings["size"], cache=cache, **shares,
+            limit=COMPARED, size=settings["size"], cache=cache, **shares_of(settings),
         )  # fmt: skip
         found = agreement.verify(bundle, photos, without=without, using=places, title="validation photos")
     rows = found["runtimes"].values()
@@ -218,14 +209,14 @@ def preview(
     cache: Cache = None,
 ) -> None:
     """Draw a sheet of what the recipe's augmentation does: each knob alone, and all together."""
-    from hub.files import write_aside
     from training.data import photos_of
+    from training.figures import write_png
     from training.preview import preview as draw
 
-    settings = _settings(recipe, set_, data=data)
+    settings = settings_of(recipe, set_, data=data)
     figure = draw(settings, photos_of(settings, cache=cache))
     path = out or Path("runs") / f"preview-{recipe}.png"
-    write_aside(path, lambda file: figure.savefig(file, format="png", dpi=120))
+    write_png(figure, path)
     print(f"The sheet is {path}.")
 
 
@@ -286,15 +277,9 @@ def photos(
     from training.data import write_pictures
 
     written = write_pictures(
-        data,
-        str(split),
-        folder,
-        limit=limit,
-        size=size,
-        cache=cache,
-        validation_share=validation_share,
-        test_share=test_share,
-    )
+        data, str(split), folder, limit=limit, size=size, cache=cache,
+        validation_share=validation_share, test_share=test_share,
+    )  # fmt: skip
     print(f"{len(written):,} pictures of the {split} split are in {folder}.")
 
 

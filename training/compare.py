@@ -11,7 +11,6 @@ import numpy as np
 
 from hub import card
 from hub.errors import DataError
-from hub.files import write_aside
 from training import figures
 from training.evaluate import LEVEL, SEED, Predictions
 from training.files import write_json
@@ -358,7 +357,7 @@ def run_comparison(
     bars = [figure_html(chart(found, (name,)), f"{title} of each run, as a bar") for name, title in TITLES.items()]
     page = out / "index.html"
     write_json(out / "compare.json", found)
-    write_aside(out / "scores.png", lambda file: figure.savefig(file, format="png", dpi=figures.DPI))
+    figures.write_png(figure, out / "scores.png")
     write_page(
         page, "compare.html", title="Runs compared", found=found, words=words, titles=TITLES, score=card.score,
         bars=bars, chart=figure_html(figure, "The same bars side by side"), duration=_duration, megabytes=_megabytes,

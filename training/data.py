@@ -24,7 +24,7 @@ from hub.files import storage
 from hub.images import open_image, pixel_hash, to_tensor
 from training.files import alone, write_rows
 from training.folders import label_folders
-from training.settings import DEFAULTS
+from training.settings import DEFAULTS, shares_of
 
 TEST, VALIDATION = DEFAULTS["test_share"], DEFAULTS["validation_share"]  # of the pictures
 PROBLEM_COLUMNS = ["split", "row", "problem", "detail"]
@@ -197,8 +197,7 @@ def load_stored(
 
 def photos_of(settings: dict, *, cache: Path | None = None, progress: bool = True) -> Photos:
     """The pictures of a recipe: at its size, in splits of its shares, at most as many as it asks for."""
-    shares = {name: settings[name] for name in ("validation_share", "test_share")}
-    photos = load_photos(settings["data"], settings["size"], **shares, cache=cache, progress=progress)
+    photos = load_photos(settings["data"], settings["size"], **shares_of(settings), cache=cache, progress=progress)
     return photos.limited({split: settings[f"{split}_photos"] for split in ("train", "validation", "test")})
 
 

@@ -8,10 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hub.files import write_aside
 from training.data import Photos, Stored, by_lot
-from training.figures import COLOURS, FONT, cut, new_figure, short_name
-from training.pages import DPI, figure_html, many, write_page
+from training.figures import COLOURS, FONT, cut, new_figure, short_name, write_png
+from training.pages import figure_html, many, write_page
 
 SPLITS = ("train", "validation", "test")
 SHOWN = 36  # groups of copies
@@ -191,7 +190,7 @@ def write(folder: Path, summary: dict, photos: Photos, stored: Stored) -> None:
     for name in TEXTS.keys() - drawn:
         (folder / f"{name}.png").unlink(missing_ok=True)  # of an earlier look at other pictures
     for name, figure in drawn.items():
-        write_aside(folder / f"{name}.png", lambda file, figure=figure: figure.savefig(file, format="png", dpi=DPI))
+        write_png(figure, folder / f"{name}.png")
     shown = _Shown(stored)
     suspicious, near = summary["suspicious"], summary["near_duplicates"]
     write_page(

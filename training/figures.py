@@ -80,7 +80,7 @@ def save(
         if figure is not None:
             own = "" if name == "learning_curves" else prefix  # they show train and validation
             paths[name] = folder / f"{own}{name}.png"
-            write_aside(paths[name], lambda file, figure=figure: figure.savefig(file, format="png", dpi=DPI))
+            write_png(figure, paths[name])
     return paths
 
 
@@ -550,6 +550,15 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def write_png(figure: Figure, path: Path) -> None:
+    """The figure as a PNG file, whole or not at all.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    write_aside(path, lambda file: figure.savefig(file, format="png", dpi=DPI))
 
 
 def _titled(figure: Figure, what: str, title: str, photos: int) -> Figure:

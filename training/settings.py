@@ -120,6 +120,23 @@ def override(settings: dict[str, Any], assignments: list[str]) -> dict[str, Any]
     return changed
 
 
+def settings_of(recipe: str, assignments: list[str], **named: str | None) -> dict[str, Any]:
+    """A recipe's settings as `key=value` strings and then those named change them, checked; None changes nothing.
+
+    Raises:
+        DataError: as `load_recipe`, `override` and `check` have it.
+    """
+    given = [f"{key}={value}" for key, value in named.items() if value is not None]
+    settings = override(load_recipe(recipe), [*assignments, *given])
+    check(settings)
+    return settings
+
+
+def shares_of(settings: dict[str, Any]) -> dict[str, float]:
+    """The settings that say which share of the pictures is held out for what."""
+    return {name: settings[name] for name in ("validation_share", "test_share")}
+
+
 def check(settings: dict[str, Any]) -> None:
     """Refuse values that no run can work with.
 

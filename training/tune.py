@@ -43,7 +43,7 @@ from hub.errors import DataError, first_line
 from hub.files import storage
 from training.files import write_json
 from training.search_space import Space, default_space, inside, parse_space, rounded
-from training.settings import DEFAULTS, OF_BACKBONES, OF_NETWORKS, PLACES, check, load_recipe, override
+from training.settings import DEFAULTS, OF_BACKBONES, OF_NETWORKS, PLACES, settings_of
 
 if TYPE_CHECKING:
     from training.data import Photos
@@ -406,8 +406,7 @@ def run_search(
         DataError: settings, space or folder are refused. StorageError: the folder cannot be written.
     """
     started = time.monotonic()
-    settings = override(load_recipe(recipe), [*sets, *([f"data={data}"] if data is not None else [])])
-    check(settings)
+    settings = settings_of(recipe, sets, data=data)
     space = default_space(settings) | parse_space(settings, list(specs))
     if trials is None and limit is None:
         raise DataError("Say when the search is to end: --trials 20, --time 2h, or both, whichever comes first.")

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,7 @@ from optuna.importance import FanovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hub.card import duration
-from hub.files import write_aside
-from training.figures import COLOURS, DPI, FONT, new_figure, short_name
+from training.figures import COLOURS, FONT, new_figure, short_name, write_png
 from training.files import write_json, write_rows
 from training.pages import figure_html, write_page
 from training.runs import kept_row
@@ -168,7 +166,7 @@ def _draw(search: Search, rows: list[dict], found: dict[str, Any]) -> None:
         if figure is None:
             path.unlink(missing_ok=True)  # of a search that had other trials
         else:
-            _save(figure, path)
+            write_png(figure, path)
     panels = [figure_html(against(search, rows, [name]), f"Loss of each trial over its {name}") for name in knobs]
     order = sorted(rows, key=lambda row: (list(STATES.values()).index(row["state"]),
                                           row["validation_calibrated_loss"] or math.inf))  # fmt: skip
@@ -180,10 +178,6 @@ def _draw(search: Search, rows: list[dict], found: dict[str, Any]) -> None:
         shares=shares, reliable=RELIABLE, duration=duration, shown=shown, seed=search.seed,
         seconds=sum(row["seconds"] for row in rows), before=search.settings,
     )  # fmt: skip
-
-
-def _save(figure: Figure, path: Path) -> None:
-    write_aside(path, lambda file: figure.savefig(file, format="png", dpi=DPI))
 
 
 def bars(shares: dict[str, float], completed: int) -> Figure | None:
