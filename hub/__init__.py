@@ -7,6 +7,15 @@
 """
 
 from hub.classifier import ImageClassifier, Prediction
-from hub.errors import BundleError, DataError, ImageError, StorageError
+from hub.errors import BundleError, DataError, ImageError, Refusal, StorageError, UsageError
 
-__all__ = ["BundleError", "DataError", "ImageClassifier", "ImageError", "Prediction", "StorageError"]
+__all__ = [
+    "BundleError",
+    "DataError",
+    "ImageClassifier",
+    "ImageError",
+    "Prediction",
+    "Refusal",
+    "StorageError",
+    "UsageError",
+]

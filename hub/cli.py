@@ -13,7 +13,7 @@ import typer
 
 from hub import batch, bundle
 from hub.classifier import ImageClassifier, refuse_path
-from hub.errors import BundleError, DataError, ImageError, StorageError
+from hub.errors import BundleError, Refusal, UsageError
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -23,7 +23,6 @@ space_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Run the page of this project as a Space of the Hub."
 )
 app.add_typer(space_app, name="space")
-REFUSALS = (DataError, BundleError, ImageError, StorageError)
 
 Bundle = Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or its name on the Hub.")]
 Local = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder; agreement.json is written into it.")]
@@ -63,7 +62,7 @@ def command(function: Callable, name: str | None = None, group: typer.Typer = ap
     def run(*arguments, **options) -> None:
         try:
             function(*arguments, **options)
-        except REFUSALS as refusal:
+        except Refusal as refusal:
             print(refusal, file=sys.stderr)
             raise typer.Exit(2) from None
         except KeyboardInterrupt as interrupt:
@@ -413,7 +412,7 @@ def card(
     from hub import publish
 
     if check and write:
-        raise DataError("--check and --write are two commands; give one of them.")
+        raise UsageError("--check and --write are two commands; give one of them.")
     if write:
         _refuse_name(Path(source), "card --write")
     folder = _folder(source, bundle.RECORD, revision)

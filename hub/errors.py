@@ -6,7 +6,15 @@ from typing import TypeVar
 Found = TypeVar("Found")
 
 
-class ImageError(ValueError):
+class Refusal(Exception):
+    """What this package refuses, in one sentence to be shown as it is; whatever else is raised is a bug."""
+
+
+class UsageError(Refusal, ValueError):
+    """A name, option or argument that does not exist."""
+
+
+class ImageError(Refusal, ValueError):
     """A picture that cannot be, or must not be, decoded."""
 
 
@@ -18,15 +26,15 @@ class ImageTooLargeError(ImageError):
     """A picture of more pixels, or a file of more bytes, than may be decoded."""
 
 
-class BundleError(ValueError):
+class BundleError(Refusal, ValueError):
     """A folder or repository that is not a usable model bundle."""
 
 
-class DataError(ValueError):
+class DataError(Refusal, ValueError):
     """A data set, recipe or setting that training cannot work with."""
 
 
-class StorageError(OSError):
+class StorageError(Refusal, OSError):
     """A folder or disk that cannot take what has to be written."""
 
 
@@ -34,11 +42,11 @@ def named(name: str, among: dict[str, Found], what: str) -> Found:
     """Return the one of that name.
 
     Raises:
-        BundleError: there is none; the sentence says what was looked for, the nearest name and all the others.
+        UsageError: there is none; the sentence says what was looked for, the nearest name and all the others.
     """
     if name not in among:
         near = difflib.get_close_matches(name, among, n=1, cutoff=0)[0]
-        raise BundleError(f"There is no {what} {name}; did you mean {near}? There are {', '.join(among)}.")
+        raise UsageError(f"There is no {what} {name}; did you mean {near}? There are {', '.join(among)}.")
     return among[name]
 
 

@@ -15,7 +15,7 @@ from gradio import processing_utils
 from gradio.utils import get_upload_folder
 from markupsafe import Markup
 
-from hub import BundleError, ImageClassifier, ImageError, Prediction, explain
+from hub import ImageClassifier, Prediction, Refusal, explain
 from hub.heatmaps import shown_map
 from hub.images import to_tensor_and_picture
 from space import guards, viewer, words
@@ -79,7 +79,8 @@ def explained(classifier: ImageClassifier, answered: Answer, k: int, method: str
     """Return what a method says of label `k`; it runs once for each answer.
 
     Raises:
-        BundleError: the method does not run here, or is not known.
+        BundleError: the method does not run here.
+        UsageError: it is not known.
     """
     chosen = explain.find_method(method)
     if (method, k) not in answered.explained:
@@ -98,7 +99,7 @@ def draw(say: Say, classifier: ImageClassifier, answered: Answer, k: int, method
     """Return the picture with its evidence for label `k`, and beside it what another method says (HTML).
 
     Raises:
-        BundleError: as `explained`.
+        Refusal: as `explained`.
     """
     labels, evidence = classifier.labels, answered.prediction.evidence
     panes = [] if evidence is None else [evidence_pane(say, classifier, answered.prediction, k)]
@@ -202,7 +203,7 @@ def build(offer: Offer) -> None:
             return {verdict: fixed("try_it.hint"), **hidden}
         try:
             answered = answer(classifier, path)
-        except (ImageError, BundleError) as error:
+        except Refusal as error:
             return {verdict: refusal(str(error)), **hidden}
         visit.answered = answered
         say, k = of(request), labels.index(answered.prediction.label)
@@ -217,7 +218,7 @@ def build(offer: Offer) -> None:
             return [refusal(say("try_it.gone")), "", ""]
         try:
             shown = show(say, answered, k, chosen)
-        except (ImageError, BundleError) as error:
+        except Refusal as error:
             figure_, *rest = show(say, answered, k, NONE)
             shown = [figure_ + refusal(str(error)), *rest]
         # Another picture was answered while a method ran: what it found is not what the page is about any more.

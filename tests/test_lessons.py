@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 
 import hub.cli
 import training.cli
-from hub import ImageClassifier
+from hub import ImageClassifier, Refusal
 from hub.images import open_image
 from tests.app_process import free_port, get, predict, started
 from tests.hub_server import HubServer
@@ -367,7 +367,7 @@ def refusal(folder: Path, *arguments: str) -> str:
     with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         done = CliRunner().invoke(training.cli.app, arguments)
-    assert isinstance(done.exception, training.cli.REFUSALS), done.output
+    assert isinstance(done.exception, Refusal), done.output
     return str(done.exception)
 
 

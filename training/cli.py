@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hub.errors import BundleError, DataError, ImageError, StorageError
+from hub.errors import DataError, Refusal
 from training.settings import DEFAULTS, PLACES, settings_of, shares_of
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="Fit a recipe on photos, and measure what a model is worth.",
 )  # fmt: skip
-REFUSALS = (DataError, BundleError, ImageError, StorageError)
 COMPARED = 2000  # validation photos that every runtime answers before a bundle is published
 
 Recipe = Annotated[str, typer.Argument(help="A file in training/recipes, without .py.")]
@@ -329,6 +328,6 @@ def main() -> None:
     """Run a command; a refusal is one sentence on standard error and exit code 2."""
     try:
         app()
-    except REFUSALS as refusal:
+    except Refusal as refusal:
         print(refusal, file=sys.stderr)
         raise SystemExit(2) from None

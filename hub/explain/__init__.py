@@ -27,7 +27,7 @@ def find_method(name: str) -> Method:
     """Return the method of that name.
 
     Raises:
-        BundleError: there is none; the sentence names the nearest.
+        UsageError: there is none; the sentence names the nearest.
     """
     return named(name, METHODS, "method")
 

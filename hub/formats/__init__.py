@@ -27,7 +27,7 @@ def find_format(name: str) -> Format:
     """Return the format of that name.
 
     Raises:
-        BundleError: there is none; the sentence names the nearest.
+        UsageError: there is none; the sentence names the nearest.
     """
     return named(name, FORMATS, "runtime")
 

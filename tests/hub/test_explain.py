@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from skimage.data import chelsea
 
-from hub import BundleError, ImageClassifier, ImageError, heatmaps
+from hub import BundleError, ImageClassifier, ImageError, UsageError, heatmaps
 from hub.explain import METHODS, best_for, find_method
 from hub.explain.gradients import feature_gradient
 from hub.explain.masks import features_of
@@ -265,7 +265,7 @@ def test_threads_do_not_mix_their_answers(bundle_3, photos):
 
 def test_an_unknown_method_is_named_with_the_nearest():
     """All that there are stand behind it."""
-    with pytest.raises(BundleError, match="no method gradcam; did you mean grad-cam[?] There are evidence, grad-cam, "):
+    with pytest.raises(UsageError, match="no method gradcam; did you mean grad-cam[?] There are evidence, grad-cam, "):
         find_method("gradcam")
 
 

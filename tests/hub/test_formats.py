@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hub import BundleError, ImageClassifier, bundle, safety
+from hub import BundleError, ImageClassifier, UsageError, bundle, safety
 from hub.formats import FORMATS, find_format, softmax
 from hub.formats.transformers import MobileNet, find_mobilenet
 
@@ -359,7 +359,7 @@ def test_what_is_not_installed_is_named(monkeypatch, tmp_path):
 
 
 def test_an_unknown_runtime_is_refused_with_the_nearest():
-    with pytest.raises(BundleError, match="no runtime tensorflow-lite; did you mean"):
+    with pytest.raises(UsageError, match="no runtime tensorflow-lite; did you mean"):
         find_format("tensorflow-lite")
 
 

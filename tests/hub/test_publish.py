@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from hub import ImageClassifier, agreement, bundle, publish
-from hub.errors import BundleError
+from hub.errors import BundleError, Refusal
 from hub.files import sha256
 from hub.formats import FORMATS, Answers
 from hub.formats.base import HUB, WORKER
@@ -327,7 +327,7 @@ def test_a_runtime_that_is_not_installed_is_named(bundle_2, photo_files, tmp_pat
 )
 def test_silly_choices_are_one_sentence(options, words, bundle_2, photo_files):
     """Names that are none, parts that cannot go, formats that cannot be."""
-    with pytest.raises(BundleError, match=words):
+    with pytest.raises(Refusal, match=words):
         agreement.verify(bundle_2, list(photo_files.iterdir()), **options)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hub import BundleError, explain
+from hub import UsageError, explain
 from hub.heatmaps import overlay, shown_map
 from space import languages, try_it, viewer
 from space.languages import Say
@@ -119,7 +119,7 @@ def test_every_method_is_described_in_every_language():
 
 
 def test_a_method_nobody_knows_is_one_sentence(classifier_2, cat):
-    with pytest.raises(BundleError, match=r"There is no method x; did you mean .*\?"):
+    with pytest.raises(UsageError, match=r"There is no method x; did you mean .*\?"):
         try_it.explained(classifier_2, try_it.answer(classifier_2, cat), 0, "x")
 
 
