@@ -2,47 +2,23 @@
 
 import io
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, make_dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageEnhance
 
+from training.settings import AUGMENTATION
 
-@dataclass(frozen=True)
-class Augmentation:
+_Knobs = make_dataclass(
+    "_Knobs", [(name, type(knob.default), knob.default) for name, knob in AUGMENTATION.items()], frozen=True
+)
+
+
+class Augmentation(_Knobs):
     """What may happen to a photo; every amount is drawn uniformly, every default does nothing.
 
-    Attributes:
-        crop_area: smallest share of the photo's area that is kept (zoom in and shift in one).
-        aspect: the crop's sides may differ by up to this factor.
-        flip: mirror half of the photos.
-        rotation: degrees, either way.
-        brightness, contrast, saturation: factors between 1 - amount and 1 + amount.
-        sharpness: blurs down to or sharpens up to a factor of 1 ± amount, for half of the photos.
-        jpeg: lowest JPEG quality, for a third of the photos; 0 leaves it out.
-        zoom: enlarges or shrinks by a factor between 1 - amount and 1 + amount.
-        shift: moves by up to this share of the side, along each axis.
-        shear: slants the columns, in degrees, either way.
-        erase: side of a square that is painted over at a random place, as a share of the photo's side (DeVries and
-            Taylor 2017, https://arxiv.org/abs/1708.04552); its centre may lie anywhere, so it may stick out.
-        fill: what shows where the photo has moved away, and in the square: the photo's "mean" colour or "black"; beside
-            a moved photo also the "nearest" pixels or the photo's own "reflect"ion.
+    Its attributes are the knobs of `training.settings.AUGMENTATION`, which says what each does and may be.
     """
-
-    crop_area: float = 1.0
-    aspect: float = 1.0
-    flip: bool = False
-    rotation: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    sharpness: float = 0.0
-    jpeg: int = 0
-    zoom: float = 0.0
-    shift: float = 0.0
-    shear: float = 0.0
-    erase: float = 0.0
-    fill: str = "mean"
 
     @classmethod
     def of(cls, settings: dict) -> "Augmentation":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hub.errors import DataError, Refusal
-from training.settings import DEFAULTS, PLACES, settings_of, shares_of
+from training.settings import DEFAULTS, PLACES, listed, settings_of, shares_of
 
 if TYPE_CHECKING:
     from hub import ImageClassifier
@@ -24,7 +24,10 @@ COMPARED = 2000  # validation photos that every runtime answers before a bundle 
 
 Recipe = Annotated[str, typer.Argument(help="A file in training/recipes, without .py.")]
 Data = Annotated[str | None, typer.Option(help="Data set: a name on the Hub or a folder. [default: the recipe's]")]
-Sets = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated.")]
+Sets = Annotated[
+    list[str],
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting (`settings` lists them); may be repeated."),
+]
 Cache = Annotated[Path | None, typer.Option(help="Where decoded photos and features are kept between runs.")]
 Share = Annotated[float, typer.Option(min=0, max=0.5, help="The recipe's, where the data set has no such split.")]
 
@@ -252,6 +255,12 @@ def tune(
             recipe, data=data, sets=set_, specs=space, trials=trials, limit=time, run=run, cache=cache, seed=seed
         )
     )
+
+
+@app.command()
+def settings() -> None:
+    """List every setting that a recipe may have: its default, the values it may have, and what it does."""
+    print(listed())
 
 
 @app.command()

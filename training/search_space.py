@@ -5,15 +5,9 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from hub.errors import DataError
-from training.settings import DEFAULTS, PLACES, RANGES, check, override
+from training.settings import DEFAULTS, KNOBS, check, override
 
 AUGMENTATION = ("rotation", "shift", "shear", "zoom", "brightness", "contrast", "flip", "crop_area")
-# Settings that say which pictures there are or what is trained, and the luck of the draw: trials that differ in them
-# cannot be compared, or differ in luck alone.
-NEVER = (
-    *PLACES, "backbone", "network", "size", "seed", "validation_share", "test_share",
-    "train_photos", "validation_photos", "test_photos",
-)  # fmt: skip
 MOST_DROPOUT = 0.6
 DIGITS = 3  # of a value that is tried: more make no difference that could be measured
 
@@ -27,7 +21,7 @@ def default_space(settings: dict[str, Any]) -> Space:
     if rate > 0:
         space["learning_rate"] = _floats("learning_rate", rate / 10, rate * 10, log=True)
     space["batch_size"] = CategoricalDistribution(_neighbours(settings["batch_size"]))
-    space["epochs"] = IntDistribution(-(-epochs // 2), min(2 * epochs, RANGES["epochs"][1]))
+    space["epochs"] = IntDistribution(-(-epochs // 2), min(2 * epochs, KNOBS["epochs"].allowed[1]))
     space["dropout"] = _floats("dropout", 0, max(MOST_DROPOUT, settings["dropout"]))
     if settings.get("head_dropout"):
         space["head_dropout"] = _floats("head_dropout", 0, max(MOST_DROPOUT, settings["head_dropout"]))
@@ -47,14 +41,14 @@ def _augmentation(name: str, value: float) -> BaseDistribution:
 
 def _floats(name: str, low: float, high: float, log: bool = False) -> FloatDistribution:
     """A range, rounded and kept to what the setting may be."""
-    least, most = RANGES[name]
+    least, most = KNOBS[name].allowed
     return FloatDistribution(max(rounded(low), least), min(rounded(high), most), log=log)
 
 
 def _neighbours(size: int) -> list[int]:
     """A batch size with the powers of two on either side."""
     below, above = 1 << (size - 1).bit_length() - 1 if size > 1 else 1, 1 << size.bit_length()
-    low, high = RANGES["batch_size"]
+    low, high = KNOBS["batch_size"].allowed
     return sorted({one for one in (below, size, above) if low <= one <= high})
 
 
@@ -69,7 +63,7 @@ def parse_space(settings: dict[str, Any], specs: list[str]) -> Space:
         name, equals, text = (part.strip() for part in spec.partition("="))
         if not equals:
             raise DataError(f"{spec!r} is not of the form KEY=LOW..HIGH or KEY=VALUE,VALUE.")
-        if name in NEVER:
+        if name in KNOBS and not KNOBS[name].searched:
             raise DataError(f"{name} is not for searching, as trials that differ in it cannot be compared; use --set.")
         if isinstance(settings.get(name), list):
             raise DataError(f"{name} is a list, which is not for searching; use --set, in a search for each.")

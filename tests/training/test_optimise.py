@@ -6,7 +6,7 @@ import pytest
 
 from training.networks import network
 from training.optimise import class_weights, decay_kernels, learning_rate, live_statistics, make_optimizer
-from training.settings import CHOICES, DEFAULTS, OF_NETWORKS
+from training.settings import DEFAULTS, KNOBS, OF_NETWORKS
 
 SETTINGS = {**DEFAULTS, **OF_NETWORKS, "network": "cnn", "size": 16, "blocks": [[3]], "learning_rate": 0.5}
 
@@ -29,7 +29,7 @@ def test_a_warm_up_longer_than_the_run_takes_half_of_it():
     assert learning_rate({**SETTINGS, "warmup_steps": 99}, 4, total=10) == 0.5
 
 
-@pytest.mark.parametrize("name", CHOICES["optimizer"])
+@pytest.mark.parametrize("name", KNOBS["optimizer"].allowed)
 def test_each_optimizer_decays_kernels_and_nothing_else(name):
     """With no gradient, a step is the decay alone: weights shrink by rate times decay."""
     keras.utils.set_random_seed(0)

@@ -1,9 +1,12 @@
 import importlib
+from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
 from hub.errors import DataError
-from training.settings import check, load_recipe, override, recipes, told
+from training.augment import Augmentation
+from training.settings import AUGMENTATION, DEFAULTS, KNOBS, check, listed, load_recipe, override, recipes, told
 
 
 def test_a_recipe_is_its_plain_assignments():
@@ -104,3 +107,37 @@ def test_a_card_tells_what_is_not_at_its_default():
     shown = told(settings)
     assert shown["l2"] == 0.001 and shown["epochs"] == settings["epochs"]
     assert not {"data", "momentum", "jpeg"} & shown.keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("epoch = 3", "assigns 'epoch', which is no setting; did you mean 'epochs'"),
+        ("freeze = 0.5", "assigns 'freeze', which is no setting"),  # of backbones, and this is a network
+        ("flip = true", "not plain Python assignments: name 'true' is not defined"),
+        ("epochs 3", "not plain Python assignments: invalid syntax"),
+        ("del size", "does not assign 'size'; add it"),
+        ("epochs = '3'", "epochs must be from 1 to 10000, not '3'"),
+        ("epochs = 2.5", "epochs must be a whole number, not 2.5"),
+        ("flip = 'no'", "flip must be True or False, not 'no'"),
+    ],
+)
+def test_a_mistake_in_a_recipe_is_one_sentence(text, sentence, tmp_path, monkeypatch):
+    name = tmp_path.name
+    (tmp_path / f"{name}.py").write_text(f"data = 'photos'\nnetwork = 'cnn'\nsize = 32\n{text}\n")
+    monkeypatch.setattr(importlib.import_module("training.recipes"), "__path__", [str(tmp_path)])
+    with pytest.raises(DataError, match=sentence):
+        check(load_recipe(name))
+
+
+def test_every_default_is_one_that_may_be_set_and_does_nothing_to_a_picture():
+    check({**DEFAULTS, **load_recipe("mnist_cnn"), **DEFAULTS})
+    assert asdict(Augmentation()) == {name: DEFAULTS[name] for name in AUGMENTATION}
+    assert Augmentation.of(DEFAULTS).does_nothing()
+
+
+def test_the_documentation_lists_every_setting():
+    page = Path(__file__).parents[2] / "docs" / "settings.md"
+    remedy = "give: python -m training settings > docs/settings.md"
+    assert page.read_text(encoding="utf-8") == listed() + "\n", remedy
+    assert all(f"- `{name}` (" in listed() and knob.what for name, knob in KNOBS.items())
