@@ -80,6 +80,7 @@ def test_the_image_takes_what_the_space_takes(tmp_path):
         ".env", "notes.txt", "space/.secret.py", "space/page.py.orig", "space/notes.md", "space/__pycache__/page.pyc",
         "space/.checkpoints/page.py", "hub/.env.py", "hub/token.json", f"{space.EMBEDDED}/model.keras", "Dockerfile",
         "hub/pretrained/mine/config.json", "tests/test_house.py", "runs/mine/app.py", "requirements-dev.txt",
+        "CONTRIBUTING.md", "CHANGELOG.md", ".pre-commit-config.yaml", ".ci/run",
     ]  # fmt: skip
     for name in [*messy, *space.LEFT_OUT, *space.files()]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -206,11 +206,8 @@ def test_licence_is_whole():
 
 @pytest.mark.parametrize(
     "page",
-    [
-        "README.md", "docs/publishing.md", "docs/your_own_photos.md",
-        *(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs" / "lessons").glob("*.md"))),
-    ],
-)  # fmt: skip
+    [path.relative_to(ROOT).as_posix() for path in sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])],
+)
 def test_pages_point_at_what_exists(page):
     """Each local link and picture is there, each `make` target and option too, and no gap is left to fill."""
     text = (ROOT / page).read_text(encoding="utf-8")
@@ -221,11 +218,14 @@ def test_pages_point_at_what_exists(page):
     for line in itertools.chain(*(part.splitlines() for parts in code for part in parts)):
         for target in re.findall(r"\bmake ([a-z]+)", line):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"it names make {target}"
-        for room, name in re.findall(r"\b(hub|training) ([a-z]+)\b", line):
+        for room, name, inner in re.findall(r"\b(hub|training) ([a-z]+)(?: ([a-z]+))?\b", line):
             command = typer.main.get_command({"hub": hub.cli, "training": training.cli}[room].app).commands.get(name)
-            assert command, f"it names {room} {name}"
+            command = command.commands.get(inner) if hasattr(command, "commands") else command
+            assert command, f"it names {room} {name} {inner}"
             known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
             assert set(re.findall(r"(?<=\s)--[a-z-]+", line)) <= known, line
+        for name in re.findall(r"-m (benchmarks[.][a-z_.]+)", line):
+            assert (ROOT / name.replace(".", "/")).with_suffix(".py").is_file(), f"it names {name}"
     assert "{{" not in text
 
 
@@ -241,14 +241,45 @@ def test_the_numbers_quoted_are_the_released_models(path):
 
 
 def test_the_agreement_quoted_is_the_released_models():
-    """README.md's table of runtimes is agreement.json, to the printed digit, and all of them may be published."""
+    """The table of runtimes is agreement.json, to the printed digit, and all of them may be published."""
+    page = (ROOT / "docs" / "measurements.md").read_text(encoding="utf-8")
     found = json.loads((DEFAULT / "agreement.json").read_text(encoding="utf-8"))
     assert failures(found) == []
-    assert f"the {found['photos']:,} validation photos" in README
+    assert f"the {found['photos']:,} validation photos" in page
     rows = {name: row for name, row in found["runtimes"].items() if not name.startswith("keras")}
     for row in rows.values():
         tensor, file = row["same_tensor"]["probability"], row["same_file"]["probability"]
-        assert f"| {row['title']} | {tensor:.1e} | {file:.1e} |" in README
+        assert f"| {row['title']} | {tensor:.1e} | {file:.1e} |" in page
+
+
+def test_the_recipes_quoted_are_there():
+    """The workbench's table names each recipe once, with an accuracy that its docstring gives."""
+    page = (ROOT / "docs" / "workbench.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", page, re.MULTILINE))
+    recipes = {
+        path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "training" / "recipes").glob("[a-z]*.py")
+    }
+    assert rows.keys() == recipes.keys()
+    for name, accuracy in rows.items():
+        quoted = re.match(r"[\d.]+ % \([\d.–]+", accuracy)
+        assert quoted or name == "your_own"
+        assert not quoted or quoted[0] in " ".join(recipes[name].split())
+
+
+def test_the_page_is_described_as_it_is():
+    """docs/page.md names every tab as the page does, and every option of app.py with its variable."""
+    page = (ROOT / "docs" / "page.md").read_text(encoding="utf-8")
+    titles = json.loads((ROOT / "space" / "languages" / "page.json").read_text(encoding="utf-8"))
+    code = (ROOT / "app.py").read_text(encoding="utf-8")
+    tabs = ("try_it", "many", "quality", "compare", "model_card", "use_it")
+    assert re.findall(r"^\| ([A-Z][^|]*?) \|", page, re.MULTILINE) == [titles[tab]["en"] for tab in tabs]
+    assert {*re.findall(r"`(--[a-z]+)`", page)} == {*re.findall(r'"(--[a-z]+)"', code)}
+    assert {*re.findall(r"`([A-Z]+_[A-Z_]+)`", page)} == {*re.findall(r'environ.get\("([A-Z_]+)"\)', code)}
+
+
+def test_readme_is_short():
+    """Somebody who is new reads all of it; what is longer has a page in docs/."""
+    assert len(README.splitlines()) <= 150
 
 
 def test_readme_python_runs(tmp_path, monkeypatch):
@@ -262,6 +293,26 @@ def test_readme_python_runs(tmp_path, monkeypatch):
     assert len(blocks) == 2
     assert names["prediction"].label == "cat"
     assert Image.open("evidence.png").size == (451, 300)
+
+
+def test_hosted_checks_are_the_ones_of_make():
+    """The workflow calls make's targets, its actions are pinned to commits, and it may only read."""
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8"))
+    assert workflow["permissions"] == {"contents": "read"}
+    (job,) = workflow["jobs"].values()
+    assert [step["run"] for step in job["steps"] if "run" in step] == ["make lint", "make test-all"]
+    used = [step["uses"] for step in job["steps"] if "uses" in step]
+    assert used and all(re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", action) for action in used)
+    assert "permissions" not in job
+
+
+def test_pre_commit_runs_the_linters_version():
+    """Ruff's two checks of `make lint`, pinned as in requirements-dev.txt, from the package index alone."""
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    (pinned,) = [str(requirement) for requirement in requirements(DEV) if requirement.name == "ruff"]
+    assert [repo["repo"] for repo in hooks] == ["local"]
+    assert [hook["id"] for hook in hooks[0]["hooks"]] == ["ruff-check", "ruff-format"]
+    assert all(hook["additional_dependencies"] == [pinned] for hook in hooks[0]["hooks"])
 
 
 def test_make_says_which_python_is_missing(tmp_path):
