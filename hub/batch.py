@@ -25,6 +25,7 @@ import io
 import json
 import os
 import signal
+import stat
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -37,7 +38,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hub.errors import BundleError, DataError, ImageError, StorageError
-from hub.images import to_tensor
+from hub.images import recognise, to_tensor
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,11 +54,92 @@ SUFFIXES = {
 }  # fmt: skip
 
 
+def _each(kind: str, endings: str) -> dict[str, str]:
+    return {f".{ending}": f"{kind}, which is not read" for ending in endings.split()}
+
+
+# Pictures that are not read, and what they are.
+OTHER_PICTURES = {
+    **_each("a TIFF picture", "tif tiff"),
+    **_each("a JPEG 2000 picture", "jp2 j2k jpf jpx jpc j2c"),
+    **_each("a JPEG XL picture", "jxl"),
+    **_each("a picture of an old or rare format", "jxr wdp hdp ico cur tga pcx pbm pgm ppm pnm pfm xbm xpm sgi dds"),
+    **_each("a picture of high dynamic range", "exr hdr"),
+    **_each("a medical picture", "dcm dicom nii"),
+    **_each("a drawing", "svg svgz eps ps ai wmf emf cdr"),
+    **_each("a file of a picture editor", "psd psb xcf kra afphoto"),
+    **_each(
+        "a camera's raw picture",
+        "raw dng cr2 cr3 crw nef nrw arw srf sr2 orf rw2 raf pef srw rwl iiq 3fr fff erf kdc dcr mrw mef mos x3f gpr",
+    ),
+}
+# Phones and cameras put them beside the pictures.
+VIDEOS = _each("a video", "mov mp4 m4v avi mkv webm 3gp 3g2 mts m2ts mpg mpeg wmv flv")
+# Endings of what lies beside pictures and is not meant as one.
+_NO_PICTURES = {
+    ".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xml", ".yaml", ".yml", ".toml", ".ini",
+    ".cfg", ".conf", ".log", ".lock", ".html", ".htm", ".css", ".js", ".ts", ".py", ".ipynb", ".sh", ".bat", ".ps1",
+    ".pdf", ".doc", ".docx", ".odt", ".rtf", ".xls", ".xlsx", ".ods", ".ppt", ".pptx", ".odp", ".zip", ".tar", ".gz",
+    ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".parquet", ".arrow", ".feather", ".npy", ".npz", ".mat", ".pkl",
+    ".pickle", ".pt", ".pth", ".h5", ".hdf5", ".keras", ".onnx", ".tflite", ".safetensors", ".tfrecord", ".db",
+    ".sqlite", ".sqlite3", ".lmdb", ".mdb", ".aae", ".xmp", ".thm", ".lrv", ".mp3", ".m4a", ".wav", ".aac", ".url",
+    ".lnk", ".webloc", ".exe", ".dll", ".md5", ".sha1", ".sha256", ".sha512", ".torrent",
+}  # fmt: skip
+_NO_PICTURES_NAMED = {
+    "license", "licence", "copying", "notice", "readme", "authors", "contributors", "citation", "changelog", "version",
+    "makefile", "dockerfile", "md5sum", "md5sums", "sha256sum", "sha256sums", "checksums", "thumbs.db", "ehthumbs.db",
+    "desktop.ini", "icon\r",
+}  # fmt: skip
+# Folders that systems make, full of thumbnails and of what was thrown away; hidden ones are passed over anyway.
+_LITTER = {
+    "@eadir",
+    "__macosx",
+    "#recycle",
+    "@recycle",
+    "@recently-snapshot",
+    "$recycle.bin",
+    "system volume information",
+}
+HEAD = 4096  # bytes that tell what a file is
+
+
 # ---------------------------------------------------------------- finding
 
 
+@dataclass(frozen=True)
+class Found:
+    """What folders, patterns and files hold.
+
+    pictures    in the order named
+    skipped     every other file that looks meant as a picture, and what it is, in words that can follow "is"
+    """
+
+    pictures: list[Path]
+    skipped: dict[Path, str]
+
+
 def find_pictures(items: Iterable[str]) -> list[Path]:
-    """Return the pictures that files, folders and patterns name, each once.
+    """Return the pictures that files, folders and patterns name, each once: those of `look_for_pictures`.
+
+    Raises:
+        ImageError: there is none.
+        StorageError: a folder cannot be listed.
+    """
+    found = look_for_pictures(items)
+    if not found.pictures:
+        path, reason = next(iter(found.skipped.items()))
+        raise ImageError(
+            f"{text_of(path)} is {reason}, and there is no other picture; save the pictures as JPEG or PNG."
+        )
+    return found.pictures
+
+
+def look_for_pictures(items: Iterable[str]) -> Found:
+    """Return the pictures that files, folders and patterns name, each once, and what is skipped on the way.
+
+    A picture is told by its ending. A file without an ending, or with one that says nothing, is told by its first
+    bytes; it is skipped where it is no picture but lies among some. Hidden files, notes, tables and what systems leave
+    behind (Thumbs.db, a network disk's thumbnails) are neither.
 
     Args:
         items: a file (tried whatever its name); a folder (the pictures in it and below, sorted, nothing hidden); a
@@ -65,45 +147,57 @@ def find_pictures(items: Iterable[str]) -> list[Path]:
             does); or "-", for one such item on each line of standard input.
 
     Returns:
-        Paths in the order named. One that does not exist is among them, as nobody can answer for it but the caller.
+        Paths in the order named. One that does not exist is among the pictures, as nobody can answer for it but the
+        caller.
 
     Raises:
-        ImageError: none of them exists.
+        ImageError: none of them exists, or there are neither pictures nor skipped files.
         StorageError: a folder cannot be listed.
     """
     items = [os.fspath(item) for item in items]
     if "-" in items:
         items = [*(item for item in items if item != "-"), *filter(None, sys.stdin.read().splitlines())]
-    found: dict[str, Path] = {}
+    pictures: dict[str, Path] = {}
+    skipped: dict[str, tuple[Path, str]] = {}
     for item in items:
-        for path in _matches(item):
-            found.setdefault(_identity(path), path)
-    if not any(os.path.lexists(path) for path in found.values()):
+        found = _matches(item)
+        for path in found.pictures:
+            pictures.setdefault(_identity(path), path)
+        for path, reason in found.skipped.items():
+            skipped.setdefault(_identity(path), (path, reason))
+    if not skipped and not any(os.path.lexists(path) for path in pictures.values()):
         raise ImageError(_nothing(items))
-    return list(found.values())
+    rest = dict(value for identity, value in skipped.items() if identity not in pictures)
+    return Found(list(pictures.values()), rest)
 
 
-def _matches(item: str) -> list[Path]:
+def _matches(item: str) -> Found:
     if not item:
         raise ImageError("One of the paths is empty; name a picture, a folder or a pattern.")
     item = os.path.expanduser(item)
     if os.path.isdir(item):
-        return _inside(item)
+        return _sorted_out(_inside(item))
     if os.path.lexists(item) or not _is_pattern(item):
-        return [Path(item)]
+        return Found([Path(item)], {})
     ending = os.path.splitext(item)[1]
     by_name = ending and not _is_pattern(ending)
-    found = []
+    meant = set(Path(item).parts)
+    named, looked_at = [], []
     for match in sorted(glob.glob(item, recursive=True)):
+        if any(_is_litter(part) for part in set(Path(match).parts) - meant):
+            continue
         if os.path.isdir(match):
-            found += _inside(match)
-        elif by_name or _is_picture(match):
-            found.append(Path(match))
-    return found or [Path(item)]  # as a shell does with a pattern that nothing matches
+            looked_at += _inside(match)
+        else:
+            (named if by_name else looked_at).append(Path(match))
+    found = _sorted_out(looked_at)
+    if not (named or found.pictures or found.skipped):
+        return Found([Path(item)], {})  # as a shell does with a pattern that nothing matches
+    return Found(sorted(named + found.pictures), found.skipped)
 
 
 def _inside(folder: str) -> list[Path]:
-    """The pictures in a folder and below, sorted; linked folders are entered, but none twice."""
+    """The files in a folder and below that are not hidden; linked folders are entered, but none twice."""
 
     def refuse(error: OSError) -> None:
         raise StorageError(f"{error.filename} cannot be listed ({error.strerror}); change its permissions.") from error
@@ -115,17 +209,52 @@ def _inside(folder: str) -> list[Path]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(place, name) for name in files if not name.startswith(".") and _is_picture(name)]
-    return sorted(found)
+        folders[:] = [name for name in folders if not name.startswith(".") and not _is_litter(name)]
+        found += [Path(place, name) for name in files if not name.startswith(".")]
+    return found
+
+
+def _sorted_out(files: list[Path]) -> Found:
+    """Tell pictures from what is skipped, each sorted, and leave out the rest."""
+    pictures, skipped, doubtful = [], {}, {}
+    for path in files:
+        sort, reason = _looks_like(path)
+        if sort == "read":
+            pictures.append(path)
+        elif sort == "picture":
+            skipped[path] = reason
+        elif sort == "other":
+            doubtful[path] = reason
+    among = {path.parent for path in (*pictures, *skipped)}
+    skipped |= {path: reason for path, reason in doubtful.items() if path.parent in among}
+    return Found(sorted(pictures), {path: skipped[path] for path in sorted(skipped)})
+
+
+def _looks_like(path: Path) -> tuple[str, str]:
+    """Return "read", "picture" or "other" with what a file is (see `hub.images.recognise`), or "no" and nothing."""
+    name, ending = path.name.lower(), os.path.splitext(path.name)[1].lower()
+    if ending in SUFFIXES:
+        return "read", ""
+    if reason := OTHER_PICTURES.get(ending) or VIDEOS.get(ending):
+        return "picture", reason
+    if ending in _NO_PICTURES or name in _NO_PICTURES_NAMED or name.endswith("~"):
+        return "no", ""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would wait for its other end
+            return "no", ""
+        with open(path, "rb") as file:
+            head = file.read(HEAD)
+    except OSError as error:
+        return "other", f"a file that cannot be read ({_reason(error)})"
+    return recognise(head) if head else ("other", "an empty file")
+
+
+def _is_litter(folder: str) -> bool:
+    return folder.lower() in _LITTER
 
 
 def _is_pattern(text: str) -> bool:
     return any(sign in text for sign in "*?[")
-
-
-def _is_picture(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 @functools.lru_cache(maxsize=1024)

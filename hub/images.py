@@ -18,6 +18,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 from PIL import (
@@ -67,9 +68,8 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# What people upload by mistake, told by its first bytes.
-_OTHER_KINDS = (
-    (b"%PDF", "a PDF document"),
+# Pictures that are not read, told by their first bytes.
+_OTHER_PICTURES = (
     (b"%!PS", "a PostScript file"),
     (b"\xc5\xd0\xd3\xc6", "a PostScript file"),
     (b"II*\0", "a TIFF picture"),
@@ -80,6 +80,10 @@ _OTHER_KINDS = (
     (b"\0\0\0\x0cJXL ", "a JPEG XL picture"),
     (b"\xff\x0a", "a JPEG XL picture"),
     (b"\0\0\1\0", "an icon"),
+)
+# What people upload by mistake.
+_OTHER_FILES = (
+    (b"%PDF", "a PDF document"),
     (b"PK\3\4", "a ZIP archive or Office document"),
     (b"\x1f\x8b", "a compressed archive"),
     (b"\x1aE\xdf\xa3", "a video"),
@@ -388,34 +392,67 @@ def _from_bytes(data: bytes, size: int | None) -> tuple[Image.Image, int, tuple[
         raise _Refusal("is empty (0 bytes)", _COPY_AGAIN)
     if len(data) > MAX_BYTES:
         raise _too_big()
-    if data.startswith(b"\xff\xd8\xff"):
-        return _from_jpeg(data, size)
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return *_from_png(data), None
-    if data.startswith((b"GIF87a", b"GIF89a")):
-        return _from_gif(data), 1, None
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return *_from_webp(data), None
-    if data.startswith(b"BM"):
-        return _from_bmp(data), 1, None
-    if data[4:8] == b"ftyp":
-        return *_from_isobmff(data), None
-    raise _unsupported(_what_else(data))
+    match _format(data):
+        case "JPEG":
+            return _from_jpeg(data, size)
+        case "PNG":
+            return *_from_png(data), None
+        case "GIF":
+            return _from_gif(data), 1, None
+        case "WEBP":
+            return *_from_webp(data), None
+        case "BMP":
+            return _from_bmp(data), 1, None
+        case "AVIF" | "HEIF":
+            return *_from_isobmff(data), None
+    raise _unsupported(f"is {recognise(data)[1]}")
 
 
-def _what_else(data: bytes) -> str:
-    """Say what a file that is no readable picture is."""
-    for magic, kind in _OTHER_KINDS:
-        if data.startswith(magic):
-            return f"is {kind}, which is not read"
-    head = data[:4096].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if head.startswith(b"<svg") or (head.startswith((b"<?xml", b"<!--", b"<!doctype svg")) and b"<svg" in head):
-        return "is an SVG drawing, which is not read"
-    if head.startswith((b"<!doctype html", b"<html", b"<head", b"<body")) or b"<html" in head:
-        return "is a web page, not a picture"
-    if _is_text(data[:4096]):
-        return "is text, not a picture"
-    return "is in no format that is read (JPEG, PNG, GIF, WebP, AVIF, BMP)"
+def _format(head: bytes) -> str | None:
+    """Return Pillow's name of the format, told by a file's first bytes; None where it is not read."""
+    if head.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return "GIF"
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head.startswith(b"BM") and head[15:18] in (b"", b"\0\0\0"):  # the length of its second header is one byte
+        return "BMP"
+    if head[4:8] == b"ftyp":
+        length = int.from_bytes(head[:4], "big")
+        brands = {head[8:12], *(head[at : at + 4] for at in range(16, min(length, 512), 4))}
+        if brands & {b"avif", b"avis"}:
+            return "AVIF"
+        if brands & _HEIC_BRANDS:
+            return "HEIF"
+    return None
+
+
+def recognise(head: bytes) -> tuple[Literal["read", "picture", "other"], str]:
+    """Say what a file is by its first bytes (4096 are enough), whatever its name.
+
+    Returns:
+        "read" for a picture of a kind that is read, "picture" for one that is not, and "other"; and in words, after
+        which an "is" can stand, what it is and why it is not read ("a PDF document, which is not read").
+    """
+    if found := _format(head):
+        return "read", found
+    for sort, kinds in (("picture", _OTHER_PICTURES), ("other", _OTHER_FILES)):
+        for magic, kind in kinds:
+            if head.startswith(magic):
+                return sort, f"{kind}, which is not read"
+    if head[4:8] == b"ftyp":
+        return "picture", "a video or another container that is no picture"
+    text = head[:4096].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if text.startswith(b"<svg") or (text.startswith((b"<?xml", b"<!--", b"<!doctype svg")) and b"<svg" in text):
+        return "picture", "an SVG drawing, which is not read"
+    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")) or b"<html" in text:
+        return "other", "a web page, not a picture"
+    if _is_text(head[:4096]):
+        return "other", "text, not a picture"
+    return "other", "in no format that is read (JPEG, PNG, GIF, WebP, AVIF, BMP)"
 
 
 def _is_text(head: bytes) -> bool:
@@ -777,19 +814,15 @@ _EXIF_ITEM = re.compile(rb"(infe(?:\x02.{7}|\x03.{9}))Exif", re.DOTALL)
 def _from_isobmff(data: bytes) -> tuple[Image.Image, int]:
     """Decode AVIF, and HEIC where its plug-in is registered with Pillow; returns picture and orientation."""
     _check_boxes(data)
-    length = int.from_bytes(data[:4], "big")
-    brands = {data[8:12], *(data[at : at + 4] for at in range(16, min(length, 512), 4))}
-    if brands & {b"avif", b"avis"}:
+    if _format(data) == "AVIF":
         # Turning is told by the container itself; a broken EXIF block must not get in its way.
         image = AvifImagePlugin.AvifImageFile(io.BytesIO(_EXIF_ITEM.sub(rb"\1none", data)))
-    elif brands & _HEIC_BRANDS:
+    else:
         if "HEIF" not in Image.OPEN:
             raise _unsupported(
                 "is a HEIC picture, which needs the plug-in pillow-heif", "save it as JPEG and try again"
             )
         image = Image.OPEN["HEIF"][0](io.BytesIO(data), "")
-    else:
-        raise _unsupported("is a video or another container that is no picture")
     return _loaded(image), _exif_orientation(image.info.get("exif"))
 
 

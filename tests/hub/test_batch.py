@@ -16,6 +16,7 @@ from PIL import Image
 
 from hub import ImageClassifier, batch
 from hub.errors import BundleError, DataError, ImageError, StorageError
+from tests.pictures import encode, scene
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +117,69 @@ def test_nothing_found_is_refused(tmp_path, items, sentence):
     with pytest.raises(ImageError) as refusal:
         found(tmp_path, *items)
     assert sentence in str(refusal.value)
+
+
+def put(folder, name, data=b"x"):
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(data)
+
+
+def looked(folder, *items):
+    found = batch.look_for_pictures([str(folder / item) for item in items])
+    names = [path.relative_to(folder).as_posix() for path in found.pictures]
+    return names, {path.relative_to(folder).as_posix(): reason for path, reason in found.skipped.items()}
+
+
+def test_files_without_a_known_ending_are_told_by_their_first_bytes(tmp_path):
+    jpeg, gif = encode(scene(8, 8), "JPEG"), encode(scene(8, 8), "GIF")
+    put(tmp_path, "00af", jpeg)
+    put(tmp_path, "a/b.jpg_large", jpeg)
+    put(tmp_path, "a/c.jpeg!d", jpeg)
+    put(tmp_path, "a/d.2023", gif)
+    put(tmp_path, "a/e", b"BMW and other words")
+    put(tmp_path, "a/f.dat", b"")
+    put(tmp_path, "words/g", b"no picture lies beside it")
+    put(tmp_path, "words/h", b"\0\0\0\x0cJXL \r\n\x87\n")
+    put(tmp_path, "bare/g", b"no picture lies beside it")
+    pictures, skipped = looked(tmp_path, "")
+    assert pictures == ["00af", "a/b.jpg_large", "a/c.jpeg!d", "a/d.2023"]
+    assert list(skipped) == ["a/e", "a/f.dat", "words/g", "words/h"]
+    assert "text" in skipped["a/e"] and "empty" in skipped["a/f.dat"] and "JPEG XL" in skipped["words/h"]
+    assert looked(tmp_path, "a/*")[0] == ["a/b.jpg_large", "a/c.jpeg!d", "a/d.2023"]
+
+
+def test_pictures_that_are_not_read_are_skipped_by_their_ending_and_told(tmp_path):
+    touch(tmp_path, "a.jpg", "b.JXL", "c.cr2", "d.svg", "e.MOV", "f.ppm", "g.psd")
+    pictures, skipped = looked(tmp_path, "")
+    assert pictures == ["a.jpg"]
+    assert list(skipped) == ["b.JXL", "c.cr2", "d.svg", "e.MOV", "f.ppm", "g.psd"]
+    assert "JPEG XL" in skipped["b.JXL"] and "raw" in skipped["c.cr2"] and "video" in skipped["e.MOV"]
+    assert looked(tmp_path, "b.JXL", "")[0] == ["b.JXL", "a.jpg"]  # named, so it is tried
+    (tmp_path / "a.jpg").unlink()
+    assert looked(tmp_path, "")[0] == []
+    with pytest.raises(ImageError, match="b.JXL is a JPEG XL picture, which is not read, and there is no other"):
+        found(tmp_path, "")
+
+
+def test_what_systems_and_people_leave_beside_pictures_is_no_matter(tmp_path):
+    jpeg = encode(scene(8, 8), "JPEG")
+    for name in ("@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg", ".thumbnails/a.jpg", "__MACOSX/._a.jpg", "__MACOSX/a.jpg"):
+        put(tmp_path, f"cat/{name}", jpeg)
+    touch(tmp_path, "cat/Thumbs.db", "cat/desktop.ini", "cat/.DS_Store", "cat/Icon\r", "labels.csv", "LICENSE")
+    touch(tmp_path, "cat/a.jpg", "cat/a.json", "cat/IMG_1.AAE", "cat/README.md", "cat/a.jpg~")
+    for item in ("", "**", "**/*.jpg", "cat/*"):
+        assert looked(tmp_path, item) == (["cat/a.jpg"], {})
+    assert looked(tmp_path, "cat/@eaDir")[0] == ["cat/@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg"]  # named itself
+
+
+def test_what_cannot_be_opened_is_skipped_and_a_pipe_is_not_waited_for(tmp_path):
+    touch(tmp_path, "a.jpg")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    name = os.fsdecode(b"caf\xe9")
+    put(tmp_path, name, b"\x93 no text, no picture")
+    pictures, skipped = looked(tmp_path, "")
+    assert pictures == ["a.jpg"] and set(skipped) == {"gone", name}
 
 
 def test_an_empty_path_is_not_the_working_folder():
