@@ -173,7 +173,7 @@ def by_model(classifier: "ImageClassifier", photos: Photos, progress: bool = Fal
     if len(rows) > MOST_BY_MODEL:
         rows = rows[by_lot(photos.hashes[rows], MOST_BY_MODEL)]
         notes.append(f"Of those, {MOST_BY_MODEL:,} were drawn by lot.")
-    found = evaluate(classifier, photos.subset(rows), progress=progress)
+    found = evaluate(classifier, photos.subset(rows), progress=progress, echo=notes.append)
     probabilities = softmax(found.logits.astype(np.float64), axis=1)
     return Judge(f"the model {classifier.name}", rows, found.labels, probabilities, found.label_names, notes)
 

@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -366,22 +368,51 @@ def _matrix(column: pa.ChunkedArray, *shape: int) -> np.ndarray:
 # Predicting -------------------------------------------------------------------------------------------------
 
 
-def map_labels(labels: np.ndarray, names: list[str], bundle_names: list[str]) -> np.ndarray:
-    """A data set's label numbers (N,) as the bundle's, told by name (case and outer blanks aside).
+def map_labels(
+    labels: np.ndarray, names: list[str], bundle_names: list[str], *, echo: Callable[[str], None] = print
+) -> np.ndarray:
+    """A data set's label numbers (N,) as the bundle's, matched by name.
+
+    Names are equal only where they are equal as Unicode (NFC). A name that has no equal is taken for the bundle's that
+    differs by case, outer blanks or an English plural alone, if it is the only one on both sides; `echo` is told so.
 
     Raises:
         DataError: a picture has a label that the bundle does not know.
     """
-    known = {name.strip().casefold(): k for k, name in enumerate(bundle_names)}
-    table = np.array([known.get(name.strip().casefold(), -1) for name in names], np.int64)
-    used = np.unique(labels)
+    used = [int(k) for k in np.unique(labels)]
+    place = {unicodedata.normalize("NFC", name): k for k, name in enumerate(bundle_names)}
+    table = np.array([place.get(unicodedata.normalize("NFC", name), -1) for name in names], np.int64)
+    similar = _similar([names[k] for k in used if table[k] < 0], [
+        name for k, name in enumerate(bundle_names) if k not in table[used]
+    ])  # fmt: skip
+    for k in used:
+        if table[k] < 0 and names[k] in similar:
+            table[k] = bundle_names.index(similar[names[k]])
     strange = [names[k] for k in used if table[k] < 0]
     if strange:
         raise DataError(
             f"The data has the label {strange[0]!r}, which the model does not know; it knows "
             f"{', '.join(bundle_names)}: rename the label or leave those pictures out."
         )
+    if similar:
+        pairs = ", ".join(f"{name} as {other}" for name, other in similar.items())
+        echo(f"Labels of the data that the model spells differently are read as the model's: {pairs}.")
     return table[labels]
+
+
+def _similar(names: list[str], others: list[str]) -> dict[str, str]:
+    """The names that have one similar name among the others, which is similar to no other name of theirs."""
+    forms = {name: _forms(name) for name in (*names, *others)}
+    near = {name: [other for other in others if forms[name] & forms[other]] for name in names}
+    back = [other for found in near.values() for other in found]
+    return {name: found[0] for name, found in near.items() if len(found) == 1 and back.count(found[0]) == 1}
+
+
+def _forms(name: str) -> set[str]:
+    """A name without case and outer blanks, and what it may be the plural of."""
+    name = unicodedata.normalize("NFC", name).strip().casefold()
+    singulars = {name.removesuffix("s"), name.removesuffix("es"), re.sub("ies$", "y", name)}
+    return {name} | {form for form in singulars if len(form) > 2}
 
 
 def evaluate(
@@ -390,11 +421,13 @@ def evaluate(
     *,
     batch_size: int = 32,
     progress: bool = True,
+    echo: Callable[[str], None] = print,
 ) -> Predictions:
     """Answers of the classifier for labelled photos, by the same ONNX graph that a user runs.
 
     Args:
         photos: pixels at the classifier's `image_size`.
+        echo: is told which labels are matched although they are spelt differently.
 
     Raises:
         DataError: a label the classifier does not know, or pixels of another size.
@@ -408,7 +441,7 @@ def evaluate(
             f"The pictures are {photos.pixels.shape[1]} px and the model takes {classifier.image_size}; "
             "load them at the model's size."
         )
-    labels = map_labels(photos.labels, photos.label_names, classifier.labels)
+    labels = map_labels(photos.labels, photos.label_names, classifier.labels, echo=echo)
     logits, evidence = [], []
     with tqdm(total=len(photos), unit="photo", desc="predict", disable=not progress) as bar:
         for start in range(0, len(photos), 8 * batch_size):
@@ -504,7 +537,7 @@ def run_evaluation(
         agreed = [_repeat(classifier, photos, record, overlap, out, progress, echo) for overlap in complete]
         return 0 if all(agreed) else 1
     _say_partial(met, photos, echo)
-    predictions = evaluate(classifier, photos, progress=progress)
+    predictions = evaluate(classifier, photos, progress=progress, echo=echo)
     scores = predictions.metrics()
     _say_these(met, predictions, scores, echo)
     if record_as:
@@ -567,7 +600,7 @@ def _repeat(
 ) -> bool:
     """Answer a recorded split anew and print both numbers; whether all printed digits are equal."""
     photos = photos.subset(overlap.rows)
-    predictions = evaluate(classifier, photos, progress=progress)
+    predictions = evaluate(classifier, photos, progress=progress, echo=echo)
     predictions = replace(predictions, splits=np.full(len(predictions), overlap.split))
     scores = predictions.metrics()
     known = _read_metrics(classifier.folder)

@@ -244,12 +244,34 @@ def test_overlap_counts_pictures_by_hash_in_the_records_order():
     assert len(none[0].rows) == 0 and none[0].recorded == 3
 
 
-def test_labels_are_mapped_by_name_whatever_their_order():
-    found = map_labels(np.array([0, 1, 1]), ["Dog", " cat"], ["cat", "dog"])
-    assert found.tolist() == [1, 0, 0]
+@pytest.mark.parametrize(
+    ("names", "bundle", "expected", "said"),
+    [
+        (["dog", "cat"], ["cat", "dog"], [1, 0], ""),
+        (["a", "A", "g", "G"], ["A", "G", "a", "g"], [2, 0, 3, 1], ""),
+        (["cafe\u0301", "tea"], ["caf\xe9", "tea"], [0, 1], ""),
+        (["Cats", " dog"], ["cat", "dog"], [0, 1], "Cats as cat,  dog as dog"),
+        (["berries", "fox"], ["foxes", "Berry"], [1, 0], "berries as Berry, fox as foxes"),
+        (["Cat", "cat"], ["cat", "dog"], "Cat", ""),  # cat is the model's cat, so Cat is another
+        (["CAT", "dog"], ["Cat", "cat", "dog"], "CAT", ""),  # which of the two?
+        (["cats", "CAT"], ["cat", "dog"], "cats", ""),
+        (["as", "b"], ["a", "b"], "as", ""),
+        (["horse", "dog"], ["cat", "dog"], "horse", ""),
+    ],
+)
+def test_labels_are_matched_by_name_and_by_a_unique_similar_name_only(names, bundle, expected, said):
+    printed = []
+    labels = np.arange(len(names))
+    if isinstance(expected, str):
+        with pytest.raises(DataError, match=f"the label '{expected}', which the model does not know"):
+            map_labels(labels, names, bundle, echo=printed.append)
+    else:
+        assert map_labels(labels, names, bundle, echo=printed.append).tolist() == expected
+    assert [said in line for line in printed] == [True] * bool(said)
+
+
+def test_a_label_without_pictures_need_not_be_known():
     assert map_labels(np.array([0]), ["cat", "horse"], ["cat", "dog"]).tolist() == [0]
-    with pytest.raises(DataError, match="horse"):
-        map_labels(np.array([1]), ["cat", "horse"], ["cat", "dog"])
 
 
 # The command, on a folder of drawn pictures and a random network
