@@ -22,12 +22,13 @@ from pathlib import Path
 import numpy as np
 from skimage.data import chelsea
 
-from hub import bundle, publish
+from hub import bundle
 from hub.batch import find_pictures
 from hub.classifier import DEFAULT
 from hub.errors import BundleError
 from hub.formats import FORMATS
 from hub.images import to_tensor
+from hub.publishing import staging
 
 ROOT = Path(__file__).parent.parent
 VERSIONS = ("3.11", "3.12", "3.13", "3.14", "3.15")  # the last five minor releases, the oldest first
@@ -137,7 +138,7 @@ def compare(folder: Path, pythons: dict[str, Path], photos: Path | None = None) 
         photos: a folder of pictures; None draws windows of one.
     """
     with tempfile.TemporaryDirectory() as place:
-        staged = publish.stage(folder, Path(place, "model"), [FORMATS[name] for name in FORMS])
+        staged = staging.stage(folder, Path(place, "model"), [FORMATS[name] for name in FORMS])
         size = bundle.read_json(staged, bundle.CONFIG)["image_size"]
         pixels = Path(place, "photos.npy")
         np.save(pixels, tensors(photos, size))

@@ -21,7 +21,7 @@ import typer
 from training.settings import check, load_recipe, override
 
 if TYPE_CHECKING:
-    from training.batches import Batches
+    from training.photos.batches import Batches
 
 ROUNDS = 5
 
@@ -35,9 +35,9 @@ def main(
     cache: Annotated[Path | None, typer.Option(help="Where decoded photos are kept between runs.")] = None,
 ) -> None:
     """Measure a recipe's input pipeline and print the two ratios."""
-    from training.batches import Batches
-    from training.data import photos_of
     from training.fit import build, compiled
+    from training.photos.batches import Batches
+    from training.photos.data import photos_of
 
     settings = load_recipe(recipe)
     changes = [f"data={data}", *set_, *([f"backbone_weights={backbone_weights}"] if "backbone" in settings else [])]

@@ -18,12 +18,13 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from hub import bundle, publish
+from hub import bundle
 from hub.classifier import ImageClassifier
 from hub.errors import BundleError, ImageError
 from hub.files import sha256, write_aside
 from hub.formats import FORMATS, Answers, Format, softmax
 from hub.images import open_image, to_tensor
+from hub.publishing import staging
 
 TOLERANCE = 1e-4  # in probabilities; in evidence, as a share of the largest cell (float32 rounds relative to size)
 REFERENCE = "keras"
@@ -46,7 +47,7 @@ def verify(
     Args:
         folder: a bundle; no other file of it is touched.
         photos: picture files; unreadable ones are left out and counted.
-        without, also: formats to leave out or to add, as for `hub.publish.choose`.
+        without, also: formats to leave out or to add, as for `hub.publishing.staging.choose`.
         using: by format, where it is run: another Python interpreter, or for transformers.js the folder that
             holds its node_modules.
         title: what the card calls the photos; None is "photos".
@@ -59,11 +60,11 @@ def verify(
         BundleError: no readable photo, a runtime that is not installed, or one that fails.
     """
     using = using or {}
-    formats, left_out = publish.choose(folder, without=without, also=also)
+    formats, left_out = staging.choose(folder, without=without, also=also)
     check_runtimes(formats, using)
     with tempfile.TemporaryDirectory() as place:
         aside = Path(place)
-        staged = publish.stage(folder, aside / "model", formats)
+        staged = staging.stage(folder, aside / "model", formats)
         config = bundle.read_json(staged, bundle.CONFIG)
         for one in formats:
             one.check(staged, config)
@@ -91,7 +92,7 @@ def verify(
             "left_out": left_out,
         }
     write_aside(folder / bundle.AGREEMENT, lambda file: file.write(bundle.json_text(found, bundle.AGREEMENT).encode()))
-    write_aside(folder / bundle.CARD, lambda file: file.write(publish.card(folder).encode()))
+    write_aside(folder / bundle.CARD, lambda file: file.write(staging.card(folder).encode()))
     return found
 
 

@@ -9,7 +9,8 @@ agreement.json        how far each runtime's answers are from Keras's, and the h
 README.md             the model card, rendered from the three JSON files
 figures/              curves that go with the card
 
-What is published (`hub.publish`) holds the files of `hub.formats` too, all derived from model.keras, and labels.txt.
+What is published (`hub.publishing.staging`) holds the files of `hub.formats` too, all derived from model.keras, and
+labels.txt.
 """
 
 from __future__ import annotations

@@ -223,7 +223,7 @@ class ImageClassifier:
             StorageError: the disk is full or the folder cannot be written.
             Nothing is written then, and an older bundle stays as it was.
         """
-        from hub import publish
+        from hub.publishing import staging
 
         self.fetch_record()
         if metrics is None and self.folder and (self.folder / bundle.METRICS).exists():
@@ -244,7 +244,7 @@ class ImageClassifier:
             for figure in figures or ():
                 bundle.copy(Path(figure), new / bundle.FIGURES / Path(figure).name)
             self._keep_agreement(new)
-            (new / bundle.CARD).write_text(publish.card(new), encoding="utf-8")
+            (new / bundle.CARD).write_text(staging.card(new), encoding="utf-8")
         return Path(folder)
 
     def push_to_hub(
@@ -281,7 +281,7 @@ class ImageClassifier:
                 than 1e-4, or the name or the token is refused.
             StorageError: the upload did not finish.
         """
-        from hub import publish
+        from hub.publishing import staging
 
         if self.folder is None:
             raise BundleError(f"{self.name} lies in no folder yet; use save_pretrained, then from_pretrained on it.")
@@ -290,7 +290,7 @@ class ImageClassifier:
             folder = remote.download(revision=folder.name, files=remote.WHOLE, **self._download)
         options = {"private": private, "revision": revision, "create_pr": create_pr}
         with tempfile.TemporaryDirectory() as aside:
-            staged = publish.prepare(folder, Path(aside), repo_id, without=without)
+            staged = staging.prepare(folder, Path(aside), repo_id, without=without)
             return remote.push(staged, repo_id, commit_message=commit_message, token=token, **options)
 
     def _agreement(self, photos: np.ndarray) -> dict:

@@ -178,10 +178,11 @@ def export(
     which takes TensorFlow. Nothing is compared here: verify
     does that, and push publishes what it compared.
     """
-    from hub import publish, remote
+    from hub import remote
+    from hub.publishing import staging
 
     folder = _folder(source, remote.WHOLE, revision)
-    left_out = publish.export(folder, out, without=without, also=also)
+    left_out = staging.export(folder, out, without=without, also=also)
     files = {path.relative_to(out).as_posix(): path.stat().st_size for path in sorted(out.rglob("*")) if path.is_file()}
     if json_:
         _print_json({"folder": str(out), "files": files, "left_out": left_out})
@@ -334,7 +335,7 @@ def space_push(
     Space's variable MODEL_ID names the other one, and README.md has the Hub fetch it when the Space is built.
     Files of an earlier push that are no longer part of the page are deleted; files that others added stay.
     """
-    from hub import space
+    from hub.publishing import space
 
     _quiet_hub(json_)
     url, files, todo = space.push(repo, model=model, private=private, revision=revision)
@@ -409,7 +410,7 @@ def card(
     The card is rendered from config.json, metrics.json and agreement.json.
     --check exits with 1 when README.md differs, and names the first line that does: a card is never edited by hand.
     """
-    from hub import publish
+    from hub.publishing import staging
 
     if check and write:
         raise UsageError("--check and --write are two commands; give one of them.")
@@ -418,7 +419,7 @@ def card(
     folder = _folder(source, bundle.RECORD, revision)
     if repo_id is None and not Path(source).expanduser().is_dir():
         repo_id = source
-    text = publish.card(folder, repo_id)
+    text = staging.card(folder, repo_id)
     if check:
         _check_card(bundle.read_bytes(folder, bundle.CARD), text, source, as_json=json_)
     elif write:

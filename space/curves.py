@@ -1,7 +1,7 @@
 """The numbers behind the charts: rankings, curves, counts at a threshold, calibration. NumPy alone.
 
-The definitions are scikit-learn's, and those of `training/evaluate.py`, which wrote metrics.json: a score computed
-here from predictions.parquet is the one that stands there.
+The definitions are scikit-learn's, and those of `training/results/evaluate.py`, which wrote metrics.json: a score
+computed here from predictions.parquet is the one that stands there.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ import gradio as gr
 from markupsafe import Markup
 
 from hub import BundleError, ImageClassifier, ImageError, bundle
-from hub.card_runtimes import own_snippet
 from hub.classifier import DEFAULT
 from hub.formats import FORMATS
+from hub.publishing.card_runtimes import own_snippet
 from space import api, guards, tools
 from space.languages import Say, written
 from space.offer import Offer

@@ -16,7 +16,8 @@ import pytest
 import typer
 
 import app
-from hub import cli, space
+from hub import cli
+from hub.publishing import space
 from tests.app_process import free_port, get, predict, started
 
 ROOT = Path(__file__).parent.parent
@@ -74,7 +75,7 @@ def sent(root: Path) -> set[str]:
 
 
 def test_the_image_takes_what_the_space_takes(tmp_path):
-    """One rule written twice, in hub/space.py and in .dockerignore: the same files, in this tree and in a messy one."""
+    """One rule in hub/publishing/space.py and in .dockerignore: the same files, in this tree and in a messy one."""
     assert sent(ROOT) == space.files().keys()
     messy = [
         ".env", "notes.txt", "space/.secret.py", "space/page.py.orig", "space/notes.md", "space/__pycache__/page.pyc",

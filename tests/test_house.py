@@ -26,9 +26,9 @@ from skimage.data import chelsea
 
 import hub.cli
 import training.cli
-from hub import card
 from hub.agreement import failures
 from hub.classifier import DEFAULT
+from hub.publishing import card
 
 ROOT = Path(__file__).parent.parent
 SPACE, TRAINING, DEV = "requirements.txt", "requirements-training.txt", "requirements-dev.txt"

@@ -30,7 +30,7 @@ from hub import ImageClassifier, Refusal
 from hub.images import open_image
 from tests.app_process import free_port, get, predict, started
 from tests.hub_server import HubServer
-from training.data import load_photos
+from training.photos.data import load_photos
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from hub.classifier import DEFAULT
-from training.data import load_photos
+from training.photos.data import load_photos
 
 PHOTOS, WEIGHTS = os.environ.get("PHOTOS"), os.environ.get("BACKBONE_WEIGHTS")
 needs_photos = pytest.mark.skipif(not PHOTOS, reason="PHOTOS names no folder of real photos")
@@ -22,7 +22,7 @@ def cache(tmp_path_factory):
 
 @needs_photos
 def test_the_cards_numbers_repeat_to_the_printed_digit(cache, capsys):
-    from training.evaluate import run_evaluation
+    from training.results.evaluate import run_evaluation
 
     code = run_evaluation(DEFAULT, Path(PHOTOS) / "cats_vs_dogs", cache=cache, progress=False)
     said = capsys.readouterr().out
@@ -33,7 +33,7 @@ def test_the_cards_numbers_repeat_to_the_printed_digit(cache, capsys):
 
 
 def test_other_pictures_get_a_warning_and_no_test_score(cache, capsys, tmp_path):
-    from training.evaluate import run_evaluation
+    from training.results.evaluate import run_evaluation
 
     blank = tmp_path / "blank"
     for i, name in enumerate(("cat", "dog") * 4):
@@ -47,7 +47,7 @@ def test_other_pictures_get_a_warning_and_no_test_score(cache, capsys, tmp_path)
 
 @needs_photos
 def test_the_numbers_of_photos_from_elsewhere_repeat_too(cache, capsys):
-    from training.evaluate import run_evaluation
+    from training.results.evaluate import run_evaluation
 
     assert run_evaluation(DEFAULT, Path(PHOTOS) / "pet_masks", cache=cache, progress=False) == 0
     assert "The Oxford-IIIT Pet numbers repeat to the printed digit." in capsys.readouterr().out
@@ -70,8 +70,8 @@ def test_frozen_imagenet_features_already_tell_cats_from_dogs(cache):
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
 
-    from training.backbones import evidence_model
     from training.fit import frozen_features
+    from training.networks.backbones import evidence_model
 
     photos = load_photos(Path(PHOTOS) / "cats_vs_dogs", 96, cache=cache, progress=False)
     model = evidence_model("MobileNetV2", WEIGHTS, 96, 2)

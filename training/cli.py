@@ -14,7 +14,7 @@ from training.settings import DEFAULTS, PLACES, listed, settings_of, shares_of
 
 if TYPE_CHECKING:
     from hub import ImageClassifier
-    from training.data import Photos
+    from training.photos.data import Photos
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -62,7 +62,7 @@ def explore(
     cache: Cache = None,
 ) -> None:
     """Look at a data set before training: labels, sizes, samples, duplicates, broken files, labels that look wrong."""
-    from training.explore import explore as look
+    from training.photos.explore import explore as look
 
     look(data, out, size=size, model=model, cache=cache)
 
@@ -114,7 +114,7 @@ def fit(
     ] = [],  # noqa: B006
 ) -> None:
     """Train a recipe and write a bundle, RUN/bundle. Killed at any moment, the same command resumes it."""
-    from training.data import photos_of, summary
+    from training.photos.data import photos_of, summary
 
     settings = settings_of(recipe, set_, data=data, backbone_weights=backbone_weights)
     if push_to is not None:
@@ -141,7 +141,7 @@ def fit(
         classifier = _fit_one(one, photos, place, cache, {**card, "recipe": recipe, "command": command})
         found.append(place / "bundle")
     if seeds > 1:
-        from training.evaluate import repeats
+        from training.results.evaluate import repeats
 
         print(repeats(found))
     if push_to is not None:
@@ -153,10 +153,10 @@ def _fit_one(
     settings: dict, photos: "Photos", folder: Path, cache: Path | None, card: dict[str, str | bool | None]
 ) -> "ImageClassifier":
     """Train in a folder, save the bundle and the figures there, and print the scores."""
-    from training import figures
-    from training.evaluate import score_lines
     from training.finish import make_bundle
     from training.fit import fit as train
+    from training.results import figures
+    from training.results.evaluate import score_lines
 
     model = train(settings, photos, folder, cache=cache)
     classifier, predictions = make_bundle(model, settings, photos, folder, **card)
@@ -173,12 +173,13 @@ def _fit_one(
 
 def _check_push(repo: str, settings: dict, without: list[str], using: list[str]) -> dict[str, str]:
     """Refuse what would stop a push: no token, or a runtime that is not installed; return where each is run."""
-    from hub import agreement, publish, remote
+    from hub import agreement, remote
     from hub.classifier import DEFAULT
+    from hub.publishing import staging
 
     places = agreement.places(using)
     # The embedded model stands for the one to come; of its formats only Transformers' depends on the backbone.
-    formats, _ = publish.choose(DEFAULT, without=without)
+    formats, _ = staging.choose(DEFAULT, without=without)
     if settings.get("backbone") != "MobileNetV2":
         formats = [one for one in formats if one.name != "transformers"]
     remote.check_access(repo)
@@ -189,7 +190,7 @@ def _check_push(repo: str, settings: dict, without: list[str], using: list[str])
 def _verify(bundle: Path, settings: dict, cache: Path | None, without: list[str], places: dict[str, str]) -> None:
     """Compare every runtime with Keras on validation photos, as the data set stores them."""
     from hub import agreement
-    from training.data import write_pictures
+    from training.photos.data import write_pictures
 
     with tempfile.TemporaryDirectory() as aside:
         photos = write_pictures(
@@ -211,9 +212,9 @@ def preview(
     cache: Cache = None,
 ) -> None:
     """Draw a sheet of what the recipe's augmentation does: each knob alone, and all together."""
-    from training.data import photos_of
-    from training.figures import write_png
-    from training.preview import preview as draw
+    from training.photos.data import photos_of
+    from training.photos.preview import preview as draw
+    from training.results.figures import write_png
 
     settings = settings_of(recipe, set_, data=data)
     figure = draw(settings, photos_of(settings, cache=cache))
@@ -248,7 +249,7 @@ def tune(
     seed: Annotated[int, typer.Option(min=0, help="Of what is drawn; each training keeps the recipe's own.")] = 0,
 ) -> None:
     """Search for better settings on validation. Stopped at any moment, the same command goes on."""
-    from training.tune import run_search
+    from training.search.tune import run_search
 
     raise typer.Exit(
         run_search(
@@ -282,7 +283,7 @@ def photos(
 
     They are as the data set stores them, and named by the hash that predictions.parquet tells them by.
     """
-    from training.data import write_pictures
+    from training.photos.data import write_pictures
 
     written = write_pictures(
         data, str(split), folder, limit=limit, size=size, cache=cache,
@@ -302,7 +303,7 @@ def evaluate(
     cache: Cache = None,
 ) -> None:
     """Repeat a bundle's numbers on the photos they came from, or score it on other photos."""
-    from training.evaluate import run_evaluation
+    from training.results.evaluate import run_evaluation
 
     raise typer.Exit(run_evaluation(bundle, data, out=out, cache=cache, record_as=record_as))
 
@@ -316,7 +317,7 @@ def report(
     cache: Cache = None,
 ) -> None:
     """Explain each run on a page: curves, over- and underfitting, every score, pictures with heatmaps."""
-    from training.report import run_reports
+    from training.results.report import run_reports
 
     run_reports(runs, out=out, data=data, split=split, cache=cache)
 
@@ -328,7 +329,7 @@ def compare(
     split: Annotated[HeldOut | None, typer.Option(help="[default: test where all have recorded it]")] = None,
 ) -> None:
     """Set runs side by side, and test whether a difference is more than luck."""
-    from training.compare import run_comparison
+    from training.results.compare import run_comparison
 
     run_comparison(runs, out=out, split=split)
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from hub.classifier import ImageClassifier
 from hub.heatmaps import fixed_scale
-from training.data import Photos
-from training.evaluate import Predictions, evaluate, predictions_table
 from training.fit import weights_sha256
+from training.photos.data import Photos
+from training.results.evaluate import Predictions, evaluate, predictions_table
 from training.settings import told
 
 MODEL_TYPES = {"MobileNetV2": "mobilenet_v2"}  # as Transformers spells them

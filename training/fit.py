@@ -33,13 +33,13 @@ from tqdm import tqdm
 
 from hub.errors import DataError
 from hub.files import sha256, storage
-from training.backbones import evidence_model, features_model, freeze, freeze_batch_norm
-from training.batches import Batches
-from training.data import Photos, default_cache, write_problems
-from training.evaluate import point_scores
 from training.files import alone, write_arrays, write_json, write_rows
-from training.networks import last_layer, mirrored, network, whiten
-from training.optimise import decay_kernels, learning_rate, live_statistics, make_optimizer
+from training.networks.backbones import evidence_model, features_model, freeze, freeze_batch_norm
+from training.networks.networks import last_layer, mirrored, network, whiten
+from training.networks.optimise import decay_kernels, learning_rate, live_statistics, make_optimizer
+from training.photos.batches import Batches
+from training.photos.data import Photos, default_cache, write_problems
+from training.results.evaluate import point_scores
 from training.settings import DEFAULTS, OF_BACKBONES, OF_NETWORKS, PLACES, check
 
 CHECKPOINT_SECONDS = 240
@@ -357,7 +357,7 @@ class _Training:
             average += (1 - decay) * keras.ops.convert_to_numpy(variable)
 
     def _validate(self) -> dict[str, float]:
-        """The scores of the averaged weights (`training.evaluate.point_scores`), and log loss once calibrated.
+        """The scores of the averaged weights (`training.results.evaluate.point_scores`), and log loss once calibrated.
 
         Epochs are compared by the latter, because the temperature is fitted in the end whichever is kept.
         """

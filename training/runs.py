@@ -10,8 +10,8 @@ import numpy as np
 
 from hub import bundle as bundle_files
 from hub.errors import DataError
-from training.evaluate import Predictions, point_scores, read_predictions
-from training.figures import read_history
+from training.results.evaluate import Predictions, point_scores, read_predictions
+from training.results.figures import read_history
 from training.settings import DEFAULTS, OF_BACKBONES, OF_NETWORKS
 
 SEEDS = re.compile(r"seed-\d+")  # the folders that `fit --seeds` makes within the one it is given

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from hub import ImageClassifier
 from hub.images import pixel_hash
-from training.evaluate import Predictions, predictions_table
 from training.files import write_json
+from training.results.evaluate import Predictions, predictions_table
 
 
 def recorded(bundle: Path, target: Path, pixels: np.ndarray, *, seed: int = 0, metrics: bool = True) -> Path:

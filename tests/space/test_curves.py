@@ -1,4 +1,4 @@
-"""The curves, the counts and the calibration are scikit-learn's and those of training.evaluate."""
+"""The curves, the counts and the calibration are scikit-learn's and those of training.results.evaluate."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics as sk
 
 from space.curves import BINS, Counts, Ranking, calibration, log_odds, softmax
-from training import evaluate
+from training.results import evaluate
 
 
 def drawn(labels: int, photos: int = 400) -> tuple[np.ndarray, np.ndarray]:

@@ -17,8 +17,9 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from hub import ImageClassifier, card
+from hub import ImageClassifier
 from hub.classifier import DEFAULT
+from hub.publishing import card
 from space import charts, quality
 from space.curves import Counts, calibration
 from space.languages import LANGUAGES, Say, texts
@@ -26,7 +27,7 @@ from space.offer import Offer
 from space.quality import ON_A_PAGE, Quality, about, area, mistakes, numbers, snippet
 from space.record import Photos, Record
 from tests.space.records import recorded, without_evidence, write
-from training.evaluate import log_odds, read_predictions
+from training.results.evaluate import log_odds, read_predictions
 
 SAY = Say("en")
 HOSTILE = "<img src=x onerror=alert(1)> {{value}} '\""

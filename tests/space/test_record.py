@@ -18,7 +18,7 @@ from space import record
 from space.record import NoRecord, Photos, Record
 from tests.hub_server import HubServer, Repo
 from tests.space.records import recorded, without_evidence, write
-from training.evaluate import read_predictions
+from training.results.evaluate import read_predictions
 
 
 @pytest.fixture(scope="module")

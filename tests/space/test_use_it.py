@@ -15,9 +15,9 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from hub import ImageClassifier
-from hub.card_runtimes import own_snippet
 from hub.classifier import DEFAULT
 from hub.formats import FORMATS
+from hub.publishing.card_runtimes import own_snippet
 from space import use_it
 from space.languages import LANGUAGES, Say
 from tests.space.conftest import Visitor, file_data

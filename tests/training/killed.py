@@ -7,7 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from training import fit
-from training.data import load_photos
+from training.photos.data import load_photos
 from training.settings import load_recipe
 
 SETTINGS = {

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from hub.bundle import make_config
-from training.evaluate import Predictions, predictions_table
+from training.results.evaluate import Predictions, predictions_table
 
 HISTORY = {
     "train_loss": [0.6, 0.4, 0.3],

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from training.files import write_rows
 from training.fit import HISTORY_COLUMNS
-from training.search_space import default_space
+from training.search.search_space import default_space
+from training.search.tune import Search
 from training.settings import load_recipe
-from training.tune import Search
 
 SETTINGS = {**load_recipe("mnist_cnn"), "epochs": 6}
 

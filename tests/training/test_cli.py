@@ -13,8 +13,8 @@ from hub import ImageClassifier
 from hub.images import open_image, pixel_hash
 from tests.hub_server import HubServer
 from training.cli import app
-from training.evaluate import read_predictions
-from training.preview import _in_turn
+from training.photos.preview import _in_turn
+from training.results.evaluate import read_predictions
 
 from .conftest import draw, encode, write
 

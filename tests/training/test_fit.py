@@ -13,7 +13,7 @@ import pytest
 
 from hub.errors import DataError, StorageError
 from training import fit as fitting
-from training.data import load_photos
+from training.photos.data import load_photos
 from training.settings import load_recipe
 
 from .killed import SETTINGS
@@ -148,7 +148,7 @@ def test_the_head_starts_from_the_logistic_regression(finished, photos, cache):
     settings, run, _ = finished
     import keras
 
-    from training.backbones import evidence_model
+    from training.networks.backbones import evidence_model
 
     keras.utils.set_random_seed(settings["seed"])
     model = evidence_model("MobileNetV2", "random", settings["size"], 2)

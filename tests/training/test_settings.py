@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hub.errors import DataError
-from training.augment import Augmentation
+from training.photos.augment import Augmentation
 from training.settings import AUGMENTATION, DEFAULTS, KNOBS, check, listed, load_recipe, override, recipes, told
 
 

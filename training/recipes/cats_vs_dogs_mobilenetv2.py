@@ -8,7 +8,7 @@ Logistic regression on the frozen features (stage 1) has a validation log loss o
 1 h 14 min on two cores that had other work as well; 43 photos a second while they had none.
 
 Another backbone is one changed line, `backbone = "ResNet50"`, or `--set backbone=ResNet50`; so too VGG16,
-EfficientNetV2B0 and the others of training/backbones.py. Nobody has measured those here.
+EfficientNetV2B0 and the others of training/networks/backbones.py. Nobody has measured those here.
 """
 
 data = "microsoft/cats_vs_dogs"

@@ -1,0 +1,600 @@
+"""The model card: one text rendered from a bundle's config and its measured results, never edited by hand."""
+
+import math
+import re
+from collections.abc import Iterable
+from pathlib import PurePath
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from hub.publishing import card_runtimes
+from hub.publishing.markdown import facts, paragraphs, table
+
+SCORES = {
+    "roc_auc": "ROC AUC",
+    "average_precision": "Average precision",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "precision": "Precision",
+    "recall": "Recall",
+    "f1": "F1",
+    "log_loss": "Log loss",
+    "expected_calibration_error": "Expected calibration error",
+}
+# How a number is printed: decimals, and whether as a percentage. One place, so that the card and
+# `python -m training evaluate` mean the same by "to the printed digit".
+_FIVE_DECIMALS = {"roc_auc", "average_precision"}
+_FOUR_DECIMALS = {"log_loss", "expected_calibration_error"}
+NOT_MEASURED = "not measured"
+NOT_TOLD_APART = "not told apart, since the intervals overlap"
+LARGEST_MATRIX = 20  # labels; beyond, a table of the commonest confusions is read more easily
+WEAKEST = 10  # labels whose recall is shown then
+
+
+def number(name: str, value: float) -> str:
+    """One score in its printed digits: 0.99925, 98.90 % or 0.0327."""
+    if name in _FIVE_DECIMALS:
+        return f"{value:.5f}"
+    return f"{value:.4f}" if name in _FOUR_DECIMALS else f"{100 * value:.2f} %"
+
+
+def score(name: str, entry: dict | None) -> str:
+    """A score with its interval, such as `98.90 % (98.40–99.30)`; says so where there is none."""
+    if not entry or entry.get("value") is None:
+        return NOT_MEASURED
+    text = number(name, entry["value"])
+    low, high = entry.get("low"), entry.get("high")
+    if low is None or high is None:
+        return text
+    return f"{text} ({number(name, low).removesuffix(' %')}–{number(name, high).removesuffix(' %')})"
+
+
+def render(config: dict, metrics: dict | None, agreement: dict | None = None, repo_id: str | None = None) -> str:
+    """Return the card (YAML front matter and Markdown) of a bundle.
+
+    Every number comes from the three; what they do not hold is left out or said to be unknown.
+
+    Args:
+        config: config.json.
+        metrics: metrics.json.
+        agreement: agreement.json; with it the card shows how each runtime loads the model and how far it agrees.
+        repo_id: owner/name, for the snippets.
+    """
+    metrics = metrics or {}
+    sections = [
+        _introduction(config),
+        _use(config),
+        card_runtimes.loading(config, agreement, repo_id),
+        _data(metrics),
+        _backbone(config),
+        _training(metrics),
+        _results(config, metrics),
+        _calibration(metrics),
+        card_runtimes.agreement_section(agreement) if agreement else _onnx_and_keras(metrics),
+        _heatmap(config),
+        _limits(config, metrics),
+    ]
+    body = "\n\n".join(section for section in sections if section)
+    return str(ModelCard(f"---\n{_front_matter(config, metrics, agreement).to_yaml()}\n---\n\n{body}\n"))
+
+
+# Front matter -----------------------------------------------------------------------------------------------
+
+
+def _front_matter(config: dict, metrics: dict, agreement: dict | None) -> ModelCardData:
+    results = _evaluation_results(metrics)
+    hub_id = (metrics.get("dataset") or {}).get("hub_id")
+    return ModelCardData(
+        license=config.get("license") or "apache-2.0",
+        library_name="keras",
+        pipeline_tag="image-classification",
+        tags=[
+            "image-classification",
+            *card_runtimes.tags(agreement),
+            *(["class-activation-map"] if config.get("evidence") else []),
+        ],
+        datasets=[hub_id] if hub_id else None,
+        metrics=["roc_auc", "accuracy"] if results else None,
+        base_model=(config.get("backbone") or {}).get("hub_id"),
+        model_name=_model_name(config) if results else None,
+        eval_results=results or None,
+    )
+
+
+def _evaluation_results(metrics: dict) -> list[EvalResult]:
+    """ROC AUC and accuracy on the test split; on validation, named so, where no test split was scored."""
+    split = next((name for name in ("test", "validation") if metrics.get(name)), None)
+    dataset = metrics.get("dataset") or {}
+    if split is None or not dataset.get("name"):
+        return []
+    results = []
+    for name, digits in (("roc_auc", 5), ("accuracy", 4)):
+        value = (metrics[split].get(name) or {}).get("value")
+        if value is not None:
+            results.append(
+                EvalResult(
+                    task_type="image-classification",
+                    task_name="Image Classification",
+                    dataset_type=_data_name(dataset),
+                    dataset_name=_data_name(dataset),
+                    dataset_split=split,
+                    metric_type=name,
+                    metric_name=SCORES[name],
+                    metric_value=round(value, digits),
+                )
+            )
+    return results
+
+
+def _model_name(config: dict) -> str:
+    """The name given in the config, else the labels and the backbone."""
+    if config.get("name"):
+        return config["name"]
+    names = _labels(config)
+    subject = "-".join(names) if len(names) <= 4 else f"{len(names)}-labels"
+    return re.sub(r"[^a-z0-9-]+", "-", f"{subject}-{config.get('model_type', 'classifier')}".lower()).strip("-")
+
+
+# Sections ---------------------------------------------------------------------------------------------------
+
+
+def _introduction(config: dict) -> str:
+    names = _labels(config)
+    side = config.get("image_size")
+    backbone = (config.get("backbone") or {}).get("name") or config.get("model_type")
+    takes = f", squashed to {side} × {side} pixels" if side else ""
+    purpose = f"This model says which of {len(names)} labels a photo shows: {_listed(names)}."
+    if not config.get("evidence"):
+        return paragraphs(
+            f"# {_title(config)}",
+            f"{purpose} Input is an RGB photo{takes}.",
+            "It has a classic head, which keeps no map of the evidence behind an answer. In its place `hub.explain` "
+            "shows Grad-CAM of the last feature maps where Keras is installed, and occlusion elsewhere.",
+        )
+    built = f"It is {_an(backbone)} with" if backbone else "It has"
+    grid = _times(config["evidence"].get("grid"))
+    cells = f" ({grid} cells)" if grid else ""
+    return paragraphs(
+        f"# {_title(config)}",
+        f"{purpose} With each answer comes a map of the evidence behind it, from the same forward pass.",
+        f"{built} a linear head that is applied at every place of the last feature map{cells} and then "
+        "averaged: the average of a label's evidence is exactly its logit, and the softmax of the logits "
+        f"gives the probabilities. Input is an RGB photo{takes}.",
+    )
+
+
+def _title(config: dict) -> str:
+    names = _labels(config)
+    subject = f"{', '.join(names[:-1])} or {names[-1]}" if len(names) <= 4 else f"One of {len(names)} labels"
+    kind = "a photo classifier that shows its evidence" if config.get("evidence") else "a photo classifier"
+    return f"{subject[0].upper()}{subject[1:]}: {kind}"
+
+
+def _use(config: dict) -> str:
+    names = _labels(config)
+    return paragraphs(
+        "## Use, and what not to use it for",
+        f"For photos that show {_listed(names, 'or')}, and for learning how a network's answer can be taken apart.",
+        "Not for photos that show none of these or several at once: the model knows no other label and "
+        "cannot answer that it is none of them; its probabilities always sum to one over the labels above. "
+        "Not for drawings, renderings or other pictures unlike the training photos. Not where a wrong answer "
+        "does harm: the results below are all that is known of it.",
+    )
+
+
+def _data(metrics: dict) -> str:
+    data = metrics.get("dataset")
+    if not data:
+        return paragraphs("## Data", "Nothing is recorded about the training data.")
+    return paragraphs("## Data and its faults", _pictures(data), _splits_table(data), _faults(data), _licence(data))
+
+
+def _pictures(data: dict) -> str:
+    count = data.get("photos")
+    photos = f"{count:,} photos" if count is not None else "Photos"
+    stored = _stored_size(data.get("image_size"))
+    stored = f", stored at {stored} pixels" if stored else ""
+    note = f" {data['note']}" if data.get("note") else ""
+    return f"{photos} of the data set `{_data_name(data)}`{stored}.{note}"
+
+
+def _splits_table(data: dict) -> str:
+    splits = data.get("splits")
+    if not splits:
+        return ""
+    names = list(dict.fromkeys(name for split in splits.values() for name in split.get("share") or {}))
+    shown = names if len(names) <= LARGEST_MATRIX else []
+    rows = [
+        [name, f"{split['photos']:,}", *(_share((split.get("share") or {}).get(label)) for label in shown)]
+        for name, split in splits.items()
+    ]
+    return paragraphs(
+        table(["Split", "Photos", *shown], rows),
+        "A test or validation split that a data set brings is kept. All else is decided for each photo by a "
+        "hash of its pixels, so exact duplicates never stand on two sides; near-duplicates were not looked "
+        "for.",
+    )
+
+
+def _faults(data: dict) -> str:
+    kinds = {
+        "unreadable": "unreadable, left out",
+        "unlabelled": "without a label, left out",
+        "duplicates": "exact duplicates, kept once",
+        "duplicates_across_splits": "of them in two of the data set's own splits",
+        "conflicts": "with pixels that occur under more than one label, left out",
+    }
+    found = [f"{data[key]:,} {text}" for key, text in kinds.items() if data.get(key) is not None]
+    counted = f"Found while loading: {'; '.join(found)}. " if found else ""
+    return (
+        f"{counted}Other labels are taken as they come: where one is wrong, the model learned from it, or is "
+        "scored against it."
+    )
+
+
+def _licence(data: dict) -> str:
+    if data.get("license"):
+        return f"Licence of the photos: {data['license']}. None of them is in this bundle."
+    return "The licence of the photos is unknown. None of them is in this bundle."
+
+
+def _backbone(config: dict) -> str:
+    backbone = config.get("backbone")
+    if not backbone:
+        return ""
+    known = [
+        ("Network", backbone.get("name")),
+        ("On the Hub", f"`{backbone['hub_id']}`" if backbone.get("hub_id") else None),
+        ("Weights before training", _without_folder(backbone.get("weights"))),
+        ("Licence", backbone.get("license") or "unknown"),
+        ("SHA-256 of the weights", f"`{backbone['sha256']}`" if backbone.get("sha256") else None),
+    ]
+    return paragraphs("## Backbone", facts(known))
+
+
+def _training(metrics: dict) -> str:
+    training = metrics.get("training")
+    if not training:
+        return paragraphs("## Training", "Nothing is recorded about how the model was trained.")
+    seconds, left_out = training.get("seconds"), training.get("left_out")
+    known = [
+        ("Recipe", f"`{training['recipe']}`" if training.get("recipe") else None),
+        ("Epochs", training.get("epochs")),
+        ("Time", duration(seconds) if seconds is not None else None),
+        ("Temperature", f"{training['temperature']:.3f}, fitted on validation" if "temperature" in training else None),
+        ("Started", training.get("started")),
+        ("Photos left out by the settings", f"{left_out:,}" if left_out else None),
+        ("Machine", _pairs(training.get("machine"))),
+        ("Versions", _pairs(training.get("versions"))),
+    ]
+    settings = training.get("settings") or {}
+    return paragraphs(
+        "## Training",
+        facts(known),
+        f"```sh\n{training['command']}\n```" if training.get("command") else "",
+        table(["Setting", "Value"], [[f"`{key}`", f"`{value}`"] for key, value in settings.items()])
+        if settings
+        else "",
+    )
+
+
+def _results(config: dict, metrics: dict) -> str:
+    scored = _scored(metrics)
+    if not scored:
+        return paragraphs("## Results", "Nothing was measured.")
+    names = _labels(config)
+    head = ["", *(f"{title}, {scores['photos']:,} photos" for title, scores in scored.items())]
+    rows = [[text, *(score(key, scores.get(key)) for scores in scored.values())] for key, text in SCORES.items()]
+    matrices = [
+        paragraphs(f"### Confusion matrix: {title.lower() if title in _SPLITS else title}", _confusion(names, scores))
+        for title, scores in scored.items()
+        if scores.get("confusion_matrix")
+    ]
+    return paragraphs(
+        "## Results",
+        table(head, rows),
+        _what_the_scores_are(names, scored),
+        _record(metrics),
+        _recalls(names, scored),
+        *matrices,
+    )
+
+
+def _record(metrics: dict) -> str:
+    if not _scored(metrics):
+        return ""
+    return (
+        "`predictions.parquet` holds the hash, label and answer of every photo scored here, so that these "
+        "numbers can be computed again; `python -m training evaluate` does so from the photos."
+    )
+
+
+_SPLITS = {"Validation": "validation", "Test": "test"}
+
+
+def _scored(metrics: dict) -> dict[str, dict]:
+    """The blocks of scores that were measured, by the title of their column."""
+    blocks = {title: metrics.get(key) for title, key in _SPLITS.items()}
+    blocks |= {f"Elsewhere: {name}": scores for name, scores in (metrics.get("elsewhere") or {}).items()}
+    return {title: scores for title, scores in blocks.items() if scores}
+
+
+def _what_the_scores_are(names: list[str], scored: dict[str, dict]) -> str:
+    if len(names) == 2:
+        positive = f"Precision, recall, F1, average precision and ROC AUC are those of `{names[1]}`."
+    else:
+        positive = (
+            "Precision, recall, F1, average precision and ROC AUC are the mean over the labels of each "
+            "label against the rest."
+        )
+    used = [scores["bootstrap"] for scores in scored.values() if scores.get("bootstrap")]
+    if not used:
+        return positive
+    way = used[0]
+    same = all(other == way for other in used)
+    text = (
+        f"In brackets: {100 * way['level']:g} % percentile bootstrap interval over the photos, "
+        f"{way['resamples']:,} resamples, seed {way['seed']}. "
+        if same
+        else "In brackets: percentile bootstrap interval over the photos. "
+    )
+    return (
+        f"{text}{positive} The interval counts the luck of which photos were drawn, not "
+        "that of another training run. Validation chose the epoch and the temperature, so its own numbers "
+        "lean to the better side. That of the calibration error leans upwards, since resampling adds "
+        "noise that counts as error."
+    )
+
+
+def _confusion(names: list[str], scores: dict) -> str:
+    matrix = scores["confusion_matrix"]
+    if len(matrix) <= LARGEST_MATRIX:
+        rows = [[f"**{name}**", *(f"{cell:,}" for cell in row)] for name, row in zip(names, matrix, strict=True)]
+        return table(["Truth ↓ Answer →", *names], rows)
+    wrong = [(n, i, j) for i, row in enumerate(matrix) for j, n in enumerate(row) if i != j and n]
+    commonest = sorted(wrong, key=lambda cell: (-cell[0], cell[1], cell[2]))[:10]
+    if not commonest:
+        return "Not one photo was confused."
+    return table(["Truth", "Answer", "Photos"], [[names[i], names[j], f"{n:,}"] for n, i, j in commonest])
+
+
+def _recalls(names: list[str], scored: dict[str, dict]) -> str:
+    """Recall label by label, so that a weak one does not hide in the average; of many labels the ten weakest."""
+    columns = {title: scores["confusion_matrix"] for title, scores in scored.items() if scores.get("confusion_matrix")}
+    if not columns:
+        return ""
+    leading = columns.get("Test") or next(iter(columns.values()))
+    order, heading = range(len(leading)), "Recall by label"
+    if len(leading) > LARGEST_MATRIX:
+        order = sorted(order, key=lambda k: (_recall(leading, k)[0], k))[:WEAKEST]
+        heading = f"Recall of the {WEAKEST} weakest labels"
+    rows = [[names[k], *(_recall_text(matrix, k) for matrix in columns.values())] for k in order]
+    return paragraphs(
+        f"### {heading}",
+        table(["Label", *columns], rows),
+        "The share of a label's photos that are answered with it. In brackets: 95 % Wilson interval.",
+    )
+
+
+def _recall(matrix: list[list[int]], k: int) -> tuple[float, float, float]:
+    """Return the recall of label k and its 95 % Wilson interval; 1, 0 and 1 if it has no photo."""
+    total, z = sum(matrix[k]), 1.959964
+    if not total:
+        return 1.0, 0.0, 1.0
+    share = matrix[k][k] / total
+    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    return share, middle - half, middle + half
+
+
+def _recall_text(matrix: list[list[int]], k: int) -> str:
+    if not sum(matrix[k]):
+        return NOT_MEASURED
+    value, low, high = _recall(matrix, k)
+    return f"{score('recall', {'value': value, 'low': low, 'high': high})}, {matrix[k][k]:,} of {sum(matrix[k]):,}"
+
+
+def _calibration(metrics: dict) -> str:
+    lines = []
+    for title, scores in _scored(metrics).items():
+        error = (scores.get("expected_calibration_error") or {}).get("value")
+        if error is not None:
+            lines.append(f"- {title}: {100 * error:.2f} percentage points.")
+    if not lines:
+        return ""
+    return paragraphs(
+        "## Calibration",
+        "How far the top probability stands from the share of right answers, on average over 15 equal-width "
+        "bins of that probability, weighted by the photos in them (Guo et al. 2017):",
+        "\n".join(lines),
+    )
+
+
+def _onnx_and_keras(metrics: dict) -> str:
+    found = metrics.get("agreement")
+    if not found:
+        return ""
+    photos = found.get("photos")
+    on = f"On {photos:,} photos" if photos is not None else "On the photos compared"
+    limit = (
+        f" The bundle is not written where a difference exceeds {found['tolerance']:g}." if "tolerance" in found else ""
+    )
+    cell = f" and {found['evidence']:.1e} in a cell of evidence" if found.get("evidence") is not None else ""
+    return paragraphs(
+        "## ONNX and Keras",
+        f"{on}, the largest difference between the two files was {found['probability']:.1e} in a "
+        f"probability{cell}.{limit}",
+    )
+
+
+def _heatmap(config: dict) -> str:
+    names = _labels(config)
+    evidence = config.get("evidence")
+    if not evidence:
+        return ""
+    grid = evidence.get("grid")
+    cells = f"one of {grid[0] * grid[1]} cells ({_times(grid)})" if grid else "one cell"
+    if len(names) == 2:
+        shown = (
+            f"What is shown is a difference: for `{names[1]}`, the evidence for `{names[1]}` minus that for "
+            f"`{names[0]}`. Its mean over the cells is the log-odds of `{names[1]}` against `{names[0]}`."
+        )
+    else:
+        shown = (
+            "What is shown for a label is its evidence minus the mean over all labels, since what is added "
+            "to all labels alike changes no probability."
+        )
+    scale = evidence.get("scale")
+    if scale is not None:
+        meaning = f" ({evidence['scale_definition']})" if evidence.get("scale_definition") else ""
+        scale_text = (
+            f"Colours are fixed: full colour stands for ±{scale:.2f} logits{meaning} on every photo, so "
+            "strengths can be compared. The answer is the sum: strong colours that cancel are a guess too."
+        )
+    else:
+        scale_text = "This bundle stores no colour scale, so strengths cannot be compared between photos."
+    return paragraphs(
+        "## How to read the heatmap",
+        f"Each square is {cells} of the network's last layer and speaks for or against a label, in logits. {shown}",
+        scale_text,
+        "The map is exact for the head: its cells add up to the answer, with nothing left over. It is not "
+        "exact for pixels: one cell sees far more of the photo than its own square, so strong colour tells "
+        "where the last layer holds the evidence, not that these pixels alone brought it about. For this "
+        "head, Grad-CAM of a logit is the positive part of the same evidence, up to a constant factor.",
+    )
+
+
+def _limits(config: dict, metrics: dict) -> str:
+    points = [*_mistakes(_labels(config), metrics), *_gap(metrics), *_undefined(metrics)]
+    stored = _stored_size((metrics.get("dataset") or {}).get("image_size"))
+    side = config.get("image_size")
+    if stored and side and "–" in stored:
+        points.append(f"The training photos were stored at {stored} pixels and are squashed to {side} × {side}.")
+    elif stored and side:
+        points.append(
+            f"All training photos were already {stored} pixels when they were stored, and are brought to "
+            f"{side} × {side}. A sharper or wider photo reaches the network in a way it saw little of in training."
+        )
+    if not metrics.get("elsewhere"):
+        points.append("No photos from elsewhere were scored: how far the results carry over is unknown.")
+    points.append("How it answers pictures that show none of its labels was not measured.")
+    return paragraphs("## Limits", "\n".join(f"- {point}" for point in points))
+
+
+def _mistakes(names: list[str], metrics: dict) -> Iterable[str]:
+    """How many photos were answered wrongly, which bounds what may be claimed, and of which label more."""
+    for title, scores in _scored(metrics).items():
+        matrix = scores.get("confusion_matrix")
+        if matrix:
+            total = sum(map(sum, matrix))
+            wrong = total - sum(matrix[k][k] for k in range(len(matrix)))
+            yield f"{title}: {wrong:,} of {total:,} photos answered wrongly. {_leaning(names, matrix)}".strip()
+
+
+def _leaning(names: list[str], matrix: list[list[int]]) -> str:
+    """Say which label's photos are answered wrongly most often, and of two labels whether that can be told."""
+    present = sorted((k for k, row in enumerate(matrix) if sum(row)), key=lambda k: _recall(matrix, k)[0])
+    if len(present) < 2 or _recall(matrix, present[0])[0] == _recall(matrix, present[-1])[0]:
+        return ""
+    worst, best = (f"`{names[k]}`" for k in (present[0], present[-1]))
+    worst_missed, best_missed = (_missed(matrix, k) for k in (present[0], present[-1]))
+    if len(matrix) > 2:
+        return f"Most often those of {worst} ({worst_missed}), least often those of {best} ({best_missed})."
+    apart = _recall(matrix, present[0])[2] < _recall(matrix, present[1])[1]
+    verdict = "the intervals of the two recalls do not meet" if apart else NOT_TOLD_APART
+    return f"Those of {worst} more often ({worst_missed}) than those of {best} ({best_missed}): {verdict}."
+
+
+def _missed(matrix: list[list[int]], k: int) -> str:
+    missed, total = sum(matrix[k]) - matrix[k][k], sum(matrix[k])
+    return f"{number('recall', missed / total)}, {missed:,} of {total:,}"
+
+
+def _gap(metrics: dict) -> Iterable[str]:
+    """What photos from elsewhere say beside the data set's own."""
+    own = (metrics.get("test") or {}).get("accuracy") or {}
+    for name, scores in (metrics.get("elsewhere") or {}).items():
+        other = scores.get("accuracy") or {}
+        if any(part.get(key) is None for part in (own, other) for key in ("value", "low", "high")):
+            continue
+        if other["high"] < own["low"]:
+            verdict = "lower, and the intervals do not meet"
+        elif own["high"] < other["low"]:
+            verdict = "higher, and the intervals do not meet"
+        else:
+            verdict = NOT_TOLD_APART
+        yield (
+            f"Accuracy on {name} ({number('accuracy', other['value'])}) beside the test split "
+            f"({number('accuracy', own['value'])}): {verdict}."
+        )
+
+
+def _undefined(metrics: dict) -> Iterable[str]:
+    for title, scores in _scored(metrics).items():
+        matrix = scores.get("confusion_matrix") or []
+        absent = sum(1 for row in matrix if not sum(row))
+        if absent:
+            occur = "does not occur" if absent == 1 else "do not occur"
+            yield f"{title}: {absent} of the {len(matrix)} labels {occur}, so nothing is known there."
+
+
+# Small pieces -----------------------------------------------------------------------------------------------
+
+
+def _labels(config: dict) -> list[str]:
+    names = config.get("id2label") or {}
+    # In a card a label is text: it can neither end the code it stands in nor begin an HTML element.
+    return [names[key].translate(str.maketrans("`<>", "'‹›")) for key in sorted(names, key=int)]
+
+
+def _listed(names: list[str], word: str = "and") -> str:
+    shown = [f"`{name}`" for name in names[:LARGEST_MATRIX]]
+    if len(names) > len(shown):
+        return f"{', '.join(shown)} {word} {len(names) - len(shown)} more"
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} {word} {shown[-1]}"
+
+
+def _an(word: str) -> str:
+    return f"{'an' if word[0].lower() in 'aeiou' else 'a'} {word}"
+
+
+def _times(size: Iterable[int] | None) -> str:
+    return " × ".join(str(part) for part in size) if size else ""
+
+
+def _stored_size(size: object) -> str:
+    """180 × 180 from a pair, from one side, or from text."""
+    if isinstance(size, list | tuple):
+        return _times(size)
+    if isinstance(size, int):
+        return _times((size, size))
+    return str(size) if size else ""
+
+
+def _data_name(data: dict) -> str:
+    """The data set's name; of a folder only its own name, since its place says nothing to others."""
+    return _without_folder(data.get("name")) or "unnamed"
+
+
+def _without_folder(text: str | None) -> str | None:
+    if text and (text.startswith((".", "~")) or PurePath(text).is_absolute()):
+        return PurePath(text).name
+    return text
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f} %"
+
+
+def _pairs(content: object) -> str | None:
+    if isinstance(content, dict):
+        return ", ".join(f"{key} {value}" for key, value in content.items()) or None
+    return str(content) if content else None
+
+
+def duration(seconds: float) -> str:
+    """47 s, 12 min or 1 h 34 min."""
+    if seconds < 90:
+        return f"{round(seconds)} s"
+    hours, minutes = divmod(math.floor(seconds / 60 + 0.5), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

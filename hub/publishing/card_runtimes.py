@@ -1,0 +1,188 @@
+"""The card's sections on the runtimes: how each loads the model, and how far each agrees with Keras."""
+
+from hub.formats import FORMATS
+from hub.publishing.markdown import fence, paragraphs, table
+
+PLACEHOLDER = "OWNER/NAME"
+NONE = "–"  # in a table: this format carries none
+REFERENCE = "Keras's `model.keras`"
+
+
+def tags(agreement: dict | None) -> list[str]:
+    """Return the Hub's tags of the formats that are published; before any was compared, ONNX is the one there is."""
+    if not agreement:
+        return ["onnx"]
+    present = agreement["runtimes"].keys() | agreement.get("written_only", {}).keys()
+    return [one.tag for name, one in FORMATS.items() if name in present and one.tag]
+
+
+# How to load it ---------------------------------------------------------------------------------------------
+
+
+def loading(config: dict, agreement: dict | None, repo_id: str | None) -> str:
+    """Return the section with a snippet a runtime; before any was compared, only that of this package."""
+    runtimes = _known(agreement)
+    name = repo_id or (PLACEHOLDER if runtimes else "this folder, or a name on the Hub")
+    return paragraphs(
+        "## How to load it",
+        f"`{PLACEHOLDER}` stands for the name under which this folder is published."
+        if runtimes and not repo_id
+        else "",
+        "With the `hub` package of this project (`pip install .` in its folder; ONNX Runtime, no TensorFlow):",
+        fence("python", own_snippet(config, name)),
+        _other_runtimes(runtimes, name)
+        or "`model.keras` holds the same network for Keras 3 (stock layers only), and `onnx/model.onnx` for any "
+        "ONNX runtime.",
+        *(_runtime(key, config, name) for key in runtimes),
+    )
+
+
+def own_snippet(config: dict, name: str) -> str:
+    """Return the lines that load a model with this package; they print one probability a label at the end."""
+    lines = [
+        "from hub import ImageClassifier",
+        "",
+        f'classifier = ImageClassifier.from_pretrained("{name}")',
+        'print(classifier("photo.jpg"))  # [{"label": …, "score": …}, …], most probable first',
+        "",
+        'answer = classifier.predict("photo.jpg")  # .label, .probabilities, .logits, .evidence',
+    ]
+    if config.get("evidence"):
+        grid = config["evidence"].get("grid") or ("height", "width")
+        shape = ", ".join(str(part) for part in (*grid, len(config.get("id2label") or {})))
+        lines.append(f"print(answer.evidence.shape)  # ({shape}), in logits; its mean over the cells is the logits")
+    return "\n".join([*lines, "print(dict(zip(classifier.labels, answer.probabilities.tolist())))"])
+
+
+def _other_runtimes(runtimes: dict, name: str) -> str:
+    """Say what else `from_pretrained` can answer from."""
+    others = [key for key in runtimes if key not in ("onnx", "transformers.js")]
+    if not others:
+        return ""
+    listed = ", ".join(f'`"{key}"`' for key in others)
+    return (
+        f'It answers from the ONNX file. `ImageClassifier.from_pretrained("{name}", runtime="{others[0]}")` answers '
+        f"from another one, where its package is installed: {listed}. Only the files that a runtime needs are "
+        "downloaded. `labels.txt` names the labels, one a line, in the order of the logits. Without this package:"
+    )
+
+
+def _runtime(key: str, config: dict, name: str) -> str:
+    chosen, script = FORMATS[key], key == "transformers.js"
+    outputs = "`logits` and `evidence`" if config.get("evidence") else "`logits`"
+    install = f"npm install {chosen.install}" if script else f"pip install {chosen.install} huggingface_hub pillow"
+    return paragraphs(
+        f"### {chosen.title}",
+        f"{chosen.loads.format(outputs=outputs)} `{install}`",
+        fence("js" if script else "python", chosen.snippet(config, name)),
+    )
+
+
+# Agreement between the runtimes -----------------------------------------------------------------------------
+
+
+def agreement_section(agreement: dict) -> str:
+    """Return the section with both tables of agreement.json, and what was not run or not published."""
+    return paragraphs(
+        "## Agreement between the runtimes",
+        _what_was_compared(agreement),
+        "**Same tensor in.** Largest difference over all photos, in the probability of a label and in a cell of "
+        f"evidence ({NONE}: the format carries none):",
+        _same_tensor(agreement),
+        _refusal(agreement),
+        "**Same file in**, through each library's own preprocessing. Largest difference in a probability; it counts "
+        "what a library does to decode a photo and to bring it to the model's size, and refuses nothing:",
+        _same_file(agreement),
+        _extra_photos(agreement),
+        _not_run(agreement),
+    )
+
+
+def _what_was_compared(agreement: dict) -> str:
+    title = agreement.get("title") or "photos"
+    photos = title if "photo" in title.lower() else f"photos ({title})"
+    unreadable = agreement.get("unreadable") or 0
+    left_out = f" Files that could not be read, and were left out: {unreadable:,}." if unreadable else ""
+    return (
+        f"Each runtime answered for the same {agreement['photos']:,} {photos} in a process of its own, and is compared "
+        f"with {REFERENCE} on the tensor that `hub.images` makes of a photo.{left_out}"
+    )
+
+
+def _same_tensor(agreement: dict) -> str:
+    rows = []
+    for found in _known(agreement).values():
+        differences = (_difference(found["same_tensor"].get(part)) for part in ("probability", "evidence"))
+        versions = ", ".join(f"{package} {version}" for package, version in found.get("versions", {}).items())
+        rows.append([found["title"], *differences, versions])
+    return table(["Runtime", "Probability", "Cell of evidence", "Versions"], rows)
+
+
+def _refusal(agreement: dict) -> str:
+    """State the rule, and who breaks it: a card of a folder that cannot be pushed must not look as if it could."""
+    from hub.agreement import failures  # which needs this module's card
+
+    tolerance, largest = agreement["tolerance"], agreement["largest_evidence"]
+    rule = f"Nothing is pushed where a probability differs by more than {tolerance:g}"
+    if largest is not None:
+        rule += f", or a cell of evidence by more than {tolerance * max(1, largest):.2g}"
+    if largest is not None and largest > 1:
+        rule += f" ({tolerance:g} of the largest cell, which is {largest:.1f} logits)"
+    beyond = " ".join(failures(agreement))
+    return f"{rule}. **Beyond that: {beyond}**" if beyond else f"{rule}."
+
+
+def _same_file(agreement: dict) -> str:
+    extra = [f"The {_megapixels(agreement)} photo", "The turned photo"]
+    rows = []
+    for key, found in _known(agreement).items():
+        apart = found["same_file"]
+        differences = [_difference(apart[part]) for part in ("probability", "largest_photo", "turned_photo")]
+        unread = f" ({apart['unread']:,} photos not at all)" if apart["unread"] else ""
+        reader, other = f"{FORMATS[key].reader}{unread}", f"{apart['other_label']:,}"
+        rows.append([found["title"], reader, differences[0], other, *differences[1:]])
+    return table(["Runtime", "How it reads a file", "All photos", "Photos answered with another label", *extra], rows)
+
+
+def _megapixels(agreement: dict) -> str:
+    size = agreement["largest_photo"]
+    return f"{size['width'] * size['height'] / 1e6:.0f}-megapixel"
+
+
+def _extra_photos(agreement: dict) -> str:
+    size = agreement["largest_photo"]
+    doubtful = "the photo that the model is least sure of, where a difference shows most"
+    made = f"was made of {doubtful}: enlarged, with noise added" if size["enlarged"] else "is one of the photos"
+    turned = "The turned photo is that one" if size["enlarged"] else f"The turned photo is {doubtful},"
+    return (
+        f"The {_megapixels(agreement)} photo ({size['width']} × {size['height']}) {made}. {turned} stored on its side, "
+        "with the EXIF note that says how to turn it back: a library that overlooks the note sees it lying. (Of a "
+        "large JPEG `hub.images` decodes no more pixels than it needs; what that changes is in every row.)"
+    )
+
+
+def _not_run(agreement: dict) -> str:
+    """List the formats that were written but not run, and those that were left out with the reason."""
+    written = {
+        FORMATS[key].title: f"written, not compared: {FORMATS[key].not_run}"
+        for key in agreement.get("written_only", {})
+        if key in FORMATS
+    }
+    left_out = {
+        FORMATS[key].title if key in FORMATS else key: f"not published: {reason.rstrip('.')}"
+        for key, reason in agreement.get("left_out", {}).items()
+    }
+    return "\n".join(f"- {title}: {text}." for title, text in (written | left_out).items())
+
+
+def _known(agreement: dict | None) -> dict[str, dict]:
+    """Return the runtimes that were compared, in the order of FORMATS."""
+    runtimes = (agreement or {}).get("runtimes", {})
+    return {key: runtimes[key] for key in FORMATS if key in runtimes}
+
+
+def _difference(value: float | None) -> str:
+    """Return 3.1e-06, 0 or, where there is nothing to compare, a dash."""
+    if value is None:
+        return NONE
+    return f"{value:.1e}" if value else "0"

@@ -1,0 +1,1 @@
+"""Networks: backbones of keras.applications, small networks from scratch, and what moves their weights."""

@@ -1,0 +1,1 @@
+"""Pictures with labels: reading, splitting, augmenting, and looking at them before training."""
