@@ -17,10 +17,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from hub import safety
 from hub.errors import BundleError, StorageError
+from hub.files import folder_aside, storage
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -294,33 +293,19 @@ def copy(source: Path, target: Path) -> None:
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill, which takes the place of `folder` only when the block ends well.
+    """Yield an empty folder to fill, which takes the place of `folder` only when the block ends well (`folder_aside`).
 
-    It lies beside its destination, so that the last step is a rename, and whatever goes wrong before leaves
-    an older bundle as it was. (Killed between the last two renames, a moment apart, the older one lies
-    whole in .NAME.xxxx/old.) Only a bundle or an empty folder is replaced: nobody's other files are lost.
+    Only a bundle or an empty folder is replaced: nobody's other files are lost.
 
     Raises:
         BundleError: the folder holds something that is no part of a bundle.
         StorageError: the disk is full or the folder cannot be written.
     """
     folder = Path(folder).resolve()
-    try:
+    with storage(folder):
         _check_replaceable(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        place = {"prefix": f".{folder.name}.", "dir": folder.parent}
-        with tempfile.TemporaryDirectory(**place, ignore_cleanup_errors=True) as aside:
-            new, old = Path(aside, "new"), Path(aside, "old")
-            new.mkdir()
-            yield new
-            _flush(new)
-            _swap(new, folder, old)
-    except StorageError:
-        raise
-    except OSError as error:
-        reason = error.strerror or error
-        message = f"The model cannot be written to {folder} ({reason}); free space or choose another folder."
-        raise StorageError(message) from error
+    with folder_aside(folder) as new:
+        yield new
 
 
 def _check_replaceable(folder: Path) -> None:
@@ -328,23 +313,3 @@ def _check_replaceable(folder: Path) -> None:
     if strangers:
         message = f"{folder} holds {strangers[0]}, which is no part of a model; choose another folder."
         raise BundleError(message)
-
-
-def _swap(new: Path, folder: Path, old: Path) -> None:
-    """Rename `new` to `folder`, what was there to `old`; undo where the second step fails."""
-    try:
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
-    except BaseException:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        raise
-
-
-def _flush(folder: Path) -> None:
-    """Have every file on the disk before the rename makes them the bundle, should the power fail."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with open(path, "rb+") as file:
-                os.fsync(file.fileno())

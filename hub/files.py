@@ -5,9 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
+
+from filelock import FileLock, Timeout
 
 from hub.errors import StorageError
 
@@ -30,6 +35,73 @@ def write_aside(path: Path, write: Callable[[BinaryIO], object]) -> None:
         finally:
             with contextlib.suppress(OSError):
                 aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def folder_aside(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill, which takes the place of `folder` when the block ends well, and only then.
+
+    It lies beside `folder`, in .NAME.part-xxxx, so that the last step is a rename; what was at `folder` goes with it.
+    If the block raises, an older `folder` is as it was. If the process is killed, the next call for the same `folder`
+    clears up: it deletes what was half written, and puts an older `folder` back that was just being replaced.
+
+    Raises:
+        StorageError: the disk is full or the folder cannot be written.
+    """
+    folder = Path(folder).resolve()
+    with storage(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _clear_up(folder)
+        aside = Path(tempfile.mkdtemp(prefix=_prefix(folder), dir=folder.parent))
+        new, old, lock = aside / "new", aside / "old", FileLock(aside / "lock")
+        try:
+            with lock:  # tells others that this process still lives
+                new.mkdir()  # not `aside` itself, which only its owner may read
+                yield new
+                _flush(new)
+                _swap(new, folder, old)
+        finally:
+            if folder.exists() or not old.exists():
+                shutil.rmtree(aside, ignore_errors=True)
+
+
+def _prefix(folder: Path) -> str:
+    return f".{folder.name}.part-"
+
+
+def _clear_up(folder: Path) -> None:
+    """Remove what killed processes have left beside `folder`; what a living one is at, or a stranger's, stays."""
+    for aside in [path for path in folder.parent.iterdir() if path.name.startswith(_prefix(folder))]:
+        names = {path.name for path in aside.iterdir()} if aside.is_dir() and not aside.is_symlink() else set()
+        if "lock" not in names or names - {"lock", "new", "old"}:
+            continue
+        with contextlib.suppress(Timeout), FileLock(aside / "lock", timeout=0):
+            if (aside / "old").exists() and not folder.exists():
+                (aside / "old").rename(folder)
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _swap(new: Path, folder: Path, old: Path) -> None:
+    """Rename `new` to `folder`, what was there to `old`; undo where the second step fails."""
+    try:
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+    except BaseException:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise
+
+
+def _flush(folder: Path) -> None:
+    """Have every file on the disk before the rename makes them whole, should the power fail."""
+
+    def flush(path: Path) -> None:
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+
+    with ThreadPoolExecutor(16) as pool:  # the disk takes many at once in little more time than one
+        list(pool.map(flush, (path for path in folder.rglob("*") if path.is_file())))
 
 
 @contextlib.contextmanager

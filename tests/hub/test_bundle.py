@@ -7,9 +7,6 @@ import io
 import json
 import resource
 import shutil
-import signal
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -394,40 +391,6 @@ def test_a_failure_in_the_middle_leaves_the_old_one(old, tmp_path):
         assert [path.name for path in old.parent.iterdir()] == ["mine"]
 
 
-KILLED = """
-import sys
-from hub import bundle
-with bundle.replacing(sys.argv[1]) as folder:
-    (folder / "model.keras").write_bytes(b"half a mod")
-    print("in the middle", flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_a_kill_in_the_middle_leaves_the_old_one(old):
-    """SIGKILL lets nobody tidy up; the bundle is whole, and the next save works."""
-    before = contents(old)
-    command = [sys.executable, "-c", KILLED, str(old)]
-    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "in the middle\n"
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    process.stdin.close()
-    process.stdout.close()
-    assert contents(old) == before
-    ImageClassifier.from_pretrained(old).save_pretrained(old)
-    assert contents(old) == before
-
-
-def test_a_rename_that_fails_is_undone(old):
-    """The old one was moved aside already; nothing new is there to take its place."""
-    before, aside = contents(old), old.parent / "aside"
-    aside.mkdir()
-    with pytest.raises(FileNotFoundError):
-        bundle._swap(aside / "new", old, aside / "old")
-    assert contents(old) == before
-
-
 def test_a_full_disk_is_one_sentence(old, model_2, photos):
     """A limit on the size of files stops every way of writing in the middle, as a full disk does."""
     before, classifier = contents(old), ImageClassifier.from_pretrained(old)
@@ -435,9 +398,9 @@ def test_a_full_disk_is_one_sentence(old, model_2, photos):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-        with pytest.raises(StorageError, match="cannot be written") as copying:
+        with pytest.raises(StorageError, match="Cannot write to") as copying:
             classifier.save_pretrained(old)
-        with pytest.raises(StorageError, match="cannot be written") as writing:
+        with pytest.raises(StorageError, match="Cannot write to") as writing:
             fresh.save_pretrained(old, photos=photos)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -451,7 +414,7 @@ def test_a_folder_that_cannot_be_is_one_sentence(old):
     """A file stands where the folder, or the folder above it, should be."""
     classifier = ImageClassifier.from_pretrained(old)
     for folder in (old / "config.json", old / "config.json" / "model"):
-        with pytest.raises(StorageError, match="cannot be written") as refusal:
+        with pytest.raises(StorageError, match="Cannot write to") as refusal:
             classifier.save_pretrained(folder)
         sentence(refusal.value)
 

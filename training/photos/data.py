@@ -9,7 +9,6 @@ import hashlib
 import io
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from hub.errors import DataError, ImageError, StorageError
-from hub.files import storage
+from hub.files import folder_aside, storage
 from hub.images import open_image, pixel_hash, to_tensor
 from training.files import alone, write_rows
 from training.photos.folders import label_folders
@@ -239,23 +238,17 @@ def write_pictures(
     folder = Path(folder).resolve()
     chosen = chosen[np.argsort(photos.hashes[chosen])][:limit]
     shelves = _folder_names(photos.label_names)
-    aside, written = folder.with_name(f".{folder.name}.part"), []
-    with storage(folder.parent):
+    written = []
+    with storage(folder):
         if folder.exists() and any(folder.iterdir()):
             raise DataError(f"{folder} is not empty; name a new folder, so that no two splits are mixed.")
-        shutil.rmtree(aside, ignore_errors=True)  # of a run that was killed here
-        try:
-            for i in tqdm(chosen, f"writing {split}", disable=not progress, unit="photo"):
-                encoded = rows[i].bytes()
-                name = Path(shelves[photos.labels[i]], f"{photos.hashes[i]}.{_suffix(encoded)}")
-                (aside / name).parent.mkdir(parents=True, exist_ok=True)
-                (aside / name).write_bytes(encoded)
-                written.append(folder / name)
-            if folder.exists():
-                folder.rmdir()
-            aside.rename(folder)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+    with folder_aside(folder) as new:
+        for i in tqdm(chosen, f"writing {split}", disable=not progress, unit="photo"):
+            encoded = rows[i].bytes()
+            name = Path(shelves[photos.labels[i]], f"{photos.hashes[i]}.{_suffix(encoded)}")
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            (new / name).write_bytes(encoded)
+            written.append(folder / name)
     return written
 
 
@@ -386,27 +379,19 @@ def _decode(rows: list[_Row], size: int, folder: Path, progress: bool) -> None:
         except ImageError as error:
             return "", str(error), (0, 0), None
 
-    aside = folder.with_name(f".{folder.name}.part")
     blank = np.zeros((size, size, 3), np.uint8)
     hashes, errors, sizes = [], [], []
-    with storage(folder.parent):
-        shutil.rmtree(aside, ignore_errors=True)  # of a run that was killed here
-        try:
-            aside.mkdir(parents=True)
-            with (aside / "pixels.npy").open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
-                header = {"descr": "|u1", "fortran_order": False, "shape": (len(rows), size, size, 3)}
-                np.lib.format.write_array_header_1_0(file, header)
-                found = tqdm(map_ahead(pool, decode, rows), "decoding", len(rows), disable=not progress, unit="photo")
-                for digest, error, stored, tensor in found:
-                    hashes.append(digest)
-                    errors.append(error)
-                    sizes.append(stored)
-                    file.write(blank if tensor is None else tensor)
-            np.savez(aside / "index.npz", hashes=np.array(hashes, str), errors=np.array(errors, str), sizes=sizes)
-            shutil.rmtree(folder, ignore_errors=True)
-            aside.rename(folder)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+    with folder_aside(folder) as new:
+        with (new / "pixels.npy").open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (len(rows), size, size, 3)}
+            np.lib.format.write_array_header_1_0(file, header)
+            found = tqdm(map_ahead(pool, decode, rows), "decoding", len(rows), disable=not progress, unit="photo")
+            for digest, error, stored, tensor in found:
+                hashes.append(digest)
+                errors.append(error)
+                sizes.append(stored)
+                file.write(blank if tensor is None else tensor)
+        np.savez(new / "index.npz", hashes=np.array(hashes, str), errors=np.array(errors, str), sizes=sizes)
 
 
 def map_ahead(pool: ThreadPoolExecutor, function: Callable, items: Iterable, ahead: int = 64) -> Iterator:
