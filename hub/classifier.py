@@ -17,6 +17,7 @@ from hub import bundle, remote, safety
 from hub.errors import BundleError, ImageError
 from hub.files import sha256
 from hub.formats import Runner, batched, find_format, labels_of, softmax
+from hub.formats.foreign import as_classifier, refuse_probabilities
 from hub.formats.keras import make_portable
 from hub.images import to_tensor
 
@@ -100,19 +101,28 @@ class ImageClassifier:
     def from_keras(
         cls, model: keras.Model, labels: list[str], *, evidence_scale: float | None = None, **extra_config
     ) -> ImageClassifier:
-        """Convert a Keras classifier (see `hub.formats.onnx.to_onnx` for its input and outputs).
+        """Convert a Keras classifier.
 
         Args:
-            labels: K names, in the order of the logits.
+            model: input (N, S, S, 3), pixels from 0 to 255; it answers {"logits": (N, K)}, with "evidence" (N, h, w, K)
+                where its head makes that, or with one output. A softmax or a one-unit sigmoid at its end is taken
+                away, see `hub.formats.foreign.as_classifier`.
+            labels: K names, in the order of the outputs; for one unit first what 0 stands for, then what 1 stands for.
             evidence_scale: `hub.heatmaps.fixed_scale` of the validation photos, in logits.
             extra_config: further entries of config.json, such as backbone={...}.
+
+        Raises:
+            BundleError: the model has other inputs or outputs, or answers with probabilities whose logits cannot be
+                had.
         """
         from hub.formats.onnx import OnnxRunner, outputs_of, to_onnx
 
+        model = as_classifier(model, len(labels))
         grid = tuple(model.output["evidence"].shape[1:3]) if "evidence" in outputs_of(model) else None
         config = bundle.make_config(list(labels), model.inputs[0].shape[1], grid, **extra_config)
         config = bundle.check_config(config, f"The config of {model.name}")
         runner = OnnxRunner(to_onnx(model), config, f"The ONNX file of {model.name}")
+        refuse_probabilities(model.name, runner, runner.image_size)
         classifier = cls(runner, config, name=model.name)
         classifier._keras = model
         if evidence_scale is not None:

@@ -14,12 +14,14 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from hub import ImageClassifier
 from hub.cli import app
 from hub.formats import softmax
 from tests.hub_server import HubServer
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "publishing.md").read_text(encoding="utf-8").replace("OWNER", "tester")
+PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 def flowers() -> keras.Model:
@@ -46,8 +48,7 @@ def place(tmp_path, monkeypatch, photos) -> Path:
 def test_publishing(place):
     """From a Keras file to a copy that came back from the Hub; the evidence's head changes no answer."""
     names: dict = {}
-    (block,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    exec(block, names)
+    exec(PYTHON[0], names)
     before = keras.saving.load_model("flowers.keras").predict(names["photos"], verbose=0)
     after = softmax(names["model"].predict(names["photos"], verbose=0)["logits"])
     assert abs(before - after).max() < 1e-6
@@ -70,3 +71,18 @@ def test_publishing(place):
     assert (place / "copy" / "model.keras").read_bytes() == (place / "flowers" / "model.keras").read_bytes()
     assert (place / "exported" / "litert" / "model.tflite").is_file()
     assert len((place / "answers.csv").read_text().splitlines()) == 7
+
+
+def test_publishing_a_model_of_one_unit(place):
+    """The page's second program: the second label's probability is what the sigmoid said."""
+    image = keras.Input((32, 32, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, strides=4, activation="relu")(image))
+    keras.Model(image, keras.layers.Dense(1, "sigmoid", bias_initializer="ones")(x)).save("cats.keras")
+    names: dict = {}
+    exec(PYTHON[1], names)
+    said = names["trained"].predict(names["photos"] / 255, verbose=0)[:, 0]
+    loaded = ImageClassifier.from_pretrained("cats")
+    assert loaded.labels == ["cat", "dog"]
+    answered = [prediction.probabilities[1] for prediction in loaded.predict(list(names["photos"]))]
+    assert answered == pytest.approx(said.tolist(), abs=1e-5)
+    assert said.max() - said.min() > 0.001

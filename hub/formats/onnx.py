@@ -13,6 +13,7 @@ import numpy as np
 from hub import bundle
 from hub.errors import BundleError, first_line
 from hub.formats.base import HUB, Format, Runner, normalised, output_of, pillow_snippet
+from hub.formats.foreign import demand_logits
 
 if TYPE_CHECKING:
     import keras
@@ -76,7 +77,11 @@ class Onnx(Format):
 
 
 def outputs_of(model: keras.Model) -> list[str]:
-    """Return the names of the model's outputs, or raise the BundleError that says how to name them."""
+    """Return the names of the model's outputs.
+
+    Raises:
+        BundleError: they have other names, or the logits are probabilities.
+    """
     output = getattr(model, "output", None)
     names = list(output) if isinstance(output, dict) else []
     if not set(names) <= {"logits", "evidence"} or "logits" not in names:
@@ -84,6 +89,7 @@ def outputs_of(model: keras.Model) -> list[str]:
             "The Keras model must return {'logits': …} or {'logits': …, 'evidence': …}; "
             "build it with keras.Model(inputs, that dictionary)."
         )
+    demand_logits(model)
     return names
 
 

@@ -196,12 +196,12 @@ def test_the_scale_can_be_set_when_it_is_known(model_2, tmp_path, photos):
 
 
 def test_from_keras_refuses_what_it_cannot_carry(model_2):
-    """Unnamed outputs, labels that are too many or the same, keys that Keras would trip over."""
+    """Outputs of other names, labels that are too many or the same, keys that Keras would trip over."""
     import keras
 
-    unnamed = keras.Model(model_2.input, model_2.output["logits"])
+    other = keras.Model(model_2.input, {"scores": model_2.output["logits"]})
     with pytest.raises(BundleError, match="must return"):
-        ImageClassifier.from_keras(unnamed, ["cat", "dog"])
+        ImageClassifier.from_keras(other, ["cat", "dog"])
     with pytest.raises(BundleError, match="logits"):
         ImageClassifier.from_keras(model_2, ["cat", "dog", "fox"])
     with pytest.raises(BundleError, match="same name"):

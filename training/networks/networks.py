@@ -7,6 +7,8 @@ import keras
 import numpy as np
 from keras import layers
 
+from hub.formats.foreign import two_of_one
+
 
 def network(settings: dict, labels: int) -> keras.Model:
     """The network that a recipe describes: float (N, size, size, 3) in 0-255 to logits, and evidence where it has it.
@@ -71,12 +73,12 @@ def evidence_head(features: keras.KerasTensor, labels: int, dropout: float = 0.0
     Args:
         features: (N, h, w, C).
         dropout: share of the C features that is left out, in all cells at once, as a dense layer after pooling has it.
-        one_unit: see `_two_of_one`.
+        one_unit: see `hub.formats.foreign.two_of_one`.
     """
     x = layers.SpatialDropout2D(dropout)(features) if dropout else features
     if one_unit:
         x = layers.Conv2D(1, 1, use_bias=False, name="unit")(x)
-        evidence = _two_of_one(layers.Conv2D(2, 1, use_bias=False, trainable=False, name="evidence"), x)
+        evidence = two_of_one(layers.Conv2D(2, 1, use_bias=False, trainable=False, name="evidence"), x)
     else:
         evidence = layers.Conv2D(labels, 1, use_bias=False, name="evidence")(x)
     return {"logits": layers.GlobalAveragePooling2D(name="logits")(evidence), "evidence": evidence}
@@ -91,7 +93,7 @@ def dense_head(
         features: (N, h, w, C).
         dense: units of the layers before the last, each with ReLU.
         dropout: before each layer.
-        one_unit: see `_two_of_one`.
+        one_unit: see `hub.formats.foreign.two_of_one`.
     """
     x = layers.Flatten()(features)
     for units in dense:
@@ -100,15 +102,8 @@ def dense_head(
     x = layers.Dropout(dropout)(x) if dropout else x
     if one_unit:
         x = layers.Dense(1, name="unit")(x)
-        return {"logits": _two_of_one(layers.Dense(2, use_bias=False, trainable=False, name="logits"), x)}
+        return {"logits": two_of_one(layers.Dense(2, use_bias=False, trainable=False, name="logits"), x)}
     return {"logits": layers.Dense(labels, name="logits")(x)}
-
-
-def _two_of_one(layer: layers.Layer, unit: keras.KerasTensor) -> keras.KerasTensor:
-    """The logits (0, z) of one unit z: softmax of them is sigmoid(z), and their cross-entropy the binary one of z."""
-    two = layer(unit)
-    layer.set_weights([np.array([0, 1], np.float32).reshape(layer.get_weights()[0].shape)])
-    return two
 
 
 def mirrored(model: keras.Model) -> keras.Model:
