@@ -120,7 +120,7 @@ def test_the_other_label_flips_the_sign(tab):
     page.wait_for_function(
         "(text) => document.querySelector('#account b').innerText === text", arg=sums.replace("+", "−")
     )
-    assert page.locator("#figure .ends span").last.inner_text() == f"speaks for {name}"
+    assert page.locator("#figure .ends span").last.inner_text() == f"evidence for {name}"
 
 
 @pytest.mark.parametrize(("method", "logits"), [("Grad-CAM", True), ("Occlusion", True), ("Score-CAM", False)])
@@ -194,7 +194,7 @@ def test_everything_is_named_and_reached_by_keyboard(desktop_tab):
     desktop_tab.wait_for_answer()
     assert page.locator("#samples button").first.inner_text().strip() == "my cat"
     assert page.locator("#samples button").nth(2).inner_text().strip() == "Cheetah"
-    for name in ("Your picture", "The map speaks for", "View", "Opacity of the colours", "Compare with another method"):
+    for name in ("Your picture", "Show the map for", "View", "Opacity of the colours", "Compare with another method"):
         assert page.get_by_text(name).first.is_visible()
     unnamed = page.evaluate(
         """() => [...document.querySelectorAll("button, input, img")].filter((element) => {
@@ -210,9 +210,9 @@ def test_everything_is_named_and_reached_by_keyboard(desktop_tab):
     ("locale", "words"),
     [
         ("de-DE", ["Cat oder dog?", "Ausprobieren", "Oder ein Beispiel anklicken", "Gepard", "Deckkraft der Farben",
-                   "spricht für", "Am stärksten spricht dafür", "Mittel der 16 Zellen", "Log-Odds"]),
+                   "spricht für", "Die stärksten Belege", "Mittel der 16 Zellen", "Log-Odds"]),
         ("es-MX", ["¿Cat o dog?", "Probar", "O pulsa un ejemplo", "Guepardo", "Opacidad de los colores",
-                   "a favor de", "Lo que más habla a su favor", "media de las 16 celdas"]),
+                   "a favor de", "La evidencia más fuerte", "media de las 16 celdas"]),
     ],
 )  # fmt: skip
 def test_the_page_speaks_the_browsers_language(browser, address, locale, words):

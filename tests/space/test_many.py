@@ -153,7 +153,7 @@ def test_a_zip_is_answered_as_its_unpacked_folder_is(uploads, pictures, bundle_3
         file.writestr("__MACOSX/trip/._02 photo.png", "x")
     run = Run(uploaded([tmp_path / "trip.zip"], uploads))
     start = json.loads(run.start(classifier_3, ENGLISH))
-    assert start["notes"] == ["trip.zip: left out, as no pictures: 1 (trip/notes.txt)."]
+    assert start["notes"] == [ENGLISH.plain("many.skipped", zip="trip.zip", count=1, files="trip/notes.txt")]
     rows, csv = answered(run, classifier_3)
     (tmp_path / "here").mkdir()
     zipfile.ZipFile(tmp_path / "trip.zip").extractall(tmp_path / "here")
@@ -161,7 +161,7 @@ def test_a_zip_is_answered_as_its_unpacked_folder_is(uploads, pictures, bundle_3
     read = [row for row in rows if "error" not in row]
     assert [row["file"] for row in rows] == names and len(read) == 2
     assert {label for row in read for label, _ in row["shares"]} == {"cat", "dog", "fox"}
-    assert read[0]["colours"] == f"Red speaks for {read[0]['label']}, blue against it."
+    assert read[0]["colours"] == ENGLISH.plain("many.colours_more", label=read[0]["label"])
 
 
 def test_several_zips_are_told_apart_and_what_is_wrong_with_one_is_a_row(uploads, pictures, classifier_2, tmp_path):
@@ -189,7 +189,7 @@ def test_a_drop_is_bounded(uploads, pictures, classifier_2, tmp_path):
     run = Run([(pictures / "missing.png", "gone.png"), (path, "much.zip"), (path, "photo.png")])
     assert len(run.items) == many.MOST
     [note] = json.loads(run.start(classifier_2, ENGLISH))["notes"]
-    assert note == "These are 602 pictures; the first 500 are answered. Drop the others afterwards."
+    assert note == ENGLISH.plain("many.too_many", found=602, most=500)
     assert (
         json.loads(run.step(classifier_2, ENGLISH, 0))["rows"][0]["error"]
         == "gone.png is no longer here; send it again."
@@ -207,7 +207,7 @@ def test_a_drop_is_bounded(uploads, pictures, classifier_2, tmp_path):
 def test_nothing_to_answer_is_said(uploads, classifier_2, tmp_path):
     zipfile.ZipFile(tmp_path / "empty.zip", "w").close()
     start = json.loads(Run(uploaded([tmp_path / "empty.zip"], uploads)).start(classifier_2, ENGLISH))
-    assert (start["total"], start["notes"]) == (0, ["There is no picture in what you dropped."])
+    assert (start["total"], start["notes"]) == (0, [ENGLISH.plain("many.nothing")])
 
 
 def test_a_file_that_was_dropped_twice_is_answered_twice(uploads, pictures, classifier_2):
@@ -284,7 +284,7 @@ def test_a_visitor_gets_rows_and_nobody_else_does(address, pictures):
     visitor, other = Visitor(address), Visitor(address)
     start = drop(visitor, [pictures / "00 photo.png", pictures / "03 photo.png"])
     refused = ask(other, run=start["run"], done=0)
-    assert refused["kind"] == "failed" and "no longer here" in refused["error"]
+    assert refused["kind"] == "failed" and "no longer" in refused["error"]
     for odd in ({}, {"run": start["run"]}, {"run": start["run"], "done": "0"}):
         assert "rows" not in ask(visitor, **odd)
     rows = ask(visitor, run=start["run"], done=0)["rows"]

@@ -72,7 +72,7 @@ def test_the_released_numbers_are_those_of_metrics_json(released, claimed, split
     values = [f"{expected['roc_auc'][end]:.5f}" for end in ("value", "low", "high")]
     assert f"95 % interval: {values[1]} to {values[2]}" in above
     assert above.count(f"<b>{values[0]}</b>") == 3  # large, from metrics.json, computed here
-    assert "The two agree" in above
+    assert SAY("quality.agree") in above
     error = calibration(chosen.truth, chosen.logits).error
     assert error == pytest.approx(expected["expected_calibration_error"]["value"], abs=1e-12)
     assert f"<b>{error:.4f}</b>" in released.drawn(split, 1, "en")[1]
@@ -81,8 +81,8 @@ def test_the_released_numbers_are_those_of_metrics_json(released, claimed, split
 def test_each_set_of_photos_is_explained(released):
     told = {name: about(SAY, split, released.labels) for name, split in released.record.splits.items()}
     assert "1,986 photos: 984 × cat, 1,002 × dog." in told["test"] and "Held out" in told["test"]
-    assert "chose the epoch" in told["validation"]
-    assert "another source" in told["Oxford-IIIT Pet"]
+    assert SAY("quality.about_validation") in told["validation"]
+    assert SAY("quality.about_elsewhere") in told["Oxford-IIIT Pet"]
 
 
 def test_sources_that_differ_are_told(released, tmp_path):
@@ -93,7 +93,7 @@ def test_sources_that_differ_are_told(released, tmp_path):
     (tmp_path / "odd/metrics.json").write_text(json.dumps(metrics))
     odd = Quality(released.classifier, Record(tmp_path / "odd"))
     above = area(SAY, odd, odd.record.splits["test"], 1)
-    assert "role='alert'" in above and "The two differ" in above and "0.99999" in above and "0.99949" in above
+    assert "role='alert'" in above and SAY("quality.differ") in above and "0.99999" in above and "0.99949" in above
 
 
 def test_more_labels_have_a_mean_and_their_own_area(three):
@@ -103,9 +103,9 @@ def test_more_labels_have_a_mean_and_their_own_area(three):
     above = area(SAY, three, split, 2)
     assert f"<b>{np.mean(areas):.5f}</b>" in above
     assert f"For fox alone, against all others: {areas[2]:.5f}" in above
-    assert "The two agree" in above
+    assert SAY("quality.agree") in above
     unclaimed = area(SAY, three, three.record.splits["validation"], 2)
-    assert "metrics.json says nothing of these photos" in unclaimed and "interval:" not in unclaimed
+    assert SAY("quality.no_metrics") in unclaimed and "interval:" not in unclaimed
     shown = numbers(SAY, "fox", three.other(SAY, 2), three.ranking("test", 2).at(0.3), 0.3)
     assert "every other one <strong>not fox</strong>" in shown
 
@@ -164,7 +164,7 @@ def test_no_mistakes_and_no_maps_are_sentences(released, three, bundle_3, tmp_pa
     write(tmp_path / "classic", without_evidence(read_predictions(three.classifier.folder)))
     classic = Quality(three.classifier, Record(tmp_path / "classic"))
     shown, _, _ = mistakes(SAY, classic, classic.record.splits["test"], 0, 0.0, 0)
-    assert "keeps no evidence" in shown and "No map" in shown and "<img" not in shown
+    assert SAY("quality.map_none") in shown and "No map" in shown and "<img" not in shown
 
 
 def test_a_photo_that_is_at_hand_is_shown_with_its_map(three, photos, tmp_path):
@@ -173,13 +173,13 @@ def test_a_photo_that_is_at_hand_is_shown_with_its_map(three, photos, tmp_path):
     split = three.record.splits["test"]
     found = Photos(tmp_path, set(split.hashes.tolist()))
     with_photos = Quality(three.classifier, three.record, found)
-    assert "still being looked for: 0 of 20" in mistakes(SAY, with_photos, split, 1, 0.5, 0)[0]
+    assert SAY("quality.photos_looking", found=0, wanted=20) in mistakes(SAY, with_photos, split, 1, 0.5, 0)[0]
     found.start()
     assert found.done.wait(20)
     shown, _, _ = mistakes(SAY, with_photos, split, 1, 0.5, 0)
     assert shown.count("image/jpeg") == 2  # the photo, and its map over it
     assert shown.count("image/png") == min(len(wrong), ON_A_PAGE) - 1
-    assert "1 of the 20 recorded photos are at hand" in shown
+    assert SAY("quality.photos_found", found=1, wanted=20) in shown
     (tmp_path / "a.png").unlink()
     with_photos = Quality(three.classifier, three.record, found)
     assert "image/jpeg" not in mistakes(SAY, with_photos, split, 1, 0.5, 0)[0]
@@ -279,9 +279,9 @@ def test_very_many_labels_are_not_averaged_here(three, monkeypatch):
     many = Quality(three.classifier, three.record)
     split = many.record.splits["test"]
     above = area(SAY, many, split, 0)
-    assert f"{split.score('roc_auc')[0]:.5f}" in above and "the mean is not computed again here" in above
+    assert f"{split.score('roc_auc')[0]:.5f}" in above and "is not computed again" in above
     assert "For cat alone" in above
-    assert "without both kinds" in area(SAY, many, many.record.splits["validation"], 0)
+    assert SAY("quality.auc_none") in area(SAY, many, many.record.splits["validation"], 0)
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ def test_clearing_the_picture_clears_the_answer(visitor, cat):
     assert views["visible"] is False
     message = visitor.send("label", None, "cat", "none")  # nothing to draw, no error
     assert message["success"]
-    assert "nothing of your visit is kept" in message["output"]["data"][0]
+    assert Say("en")("try_it.gone") in message["output"]["data"][0]
 
 
 @pytest.mark.parametrize(

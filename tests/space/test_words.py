@@ -70,7 +70,7 @@ def test_place_is_silent_where_nothing_stands_out():
 
 def test_verdict_says_label_probability_and_place():
     text = words.verdict(EN, TWO, ["cat", "dog"])
-    assert text == "<strong>Cat, 88.1 %.</strong> <span>The strongest evidence for it lies in the upper left.</span>"
+    assert text.startswith("<strong>Cat, 88.1 %.</strong> <span>") and text.count("in the upper left") == 1
 
 
 def test_verdict_without_a_map_says_no_place():
@@ -113,10 +113,10 @@ def test_shares_are_sorted_and_cut():
 
 def test_bar_names_its_ends_and_ticks():
     text = words.bar(EN, ["cat", "dog"], 1, 6.5, signed_map=True)
-    assert "speaks for cat</span><span>speaks for dog" in text
+    assert "evidence for cat</span><span>evidence for dog" in text
     assert "<span>−6.5</span><span>0</span><span>+6.5 logits</span>" in text
     assert "rgb(5 113 176), rgb(255 255 255), rgb(202 0 32)" in text
-    assert "speaks against fox" in words.bar(EN, ["cat", "dog", "fox"], 2, 6.5, signed_map=True)
+    assert "evidence against fox" in words.bar(EN, ["cat", "dog", "fox"], 2, 6.5, signed_map=True)
     positive = words.bar(EN, ["cat", "dog"], 1, 6.5, signed_map=False)
     assert "<span>0</span><span>+3.2</span><span>+6.5 logits</span>" in positive
 
