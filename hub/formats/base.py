@@ -70,7 +70,7 @@ class Format:
     name: ClassVar[str]  # as in runtime=, --without and --also
     title: ClassVar[str]  # as the card calls it
     loads: ClassVar[str]  # what it loads, for the card; {outputs} stands for the outputs that the model has
-    reader: ClassVar[str] = "Pillow, by the lines above"  # how its users read a picture file, for the card
+    reader: ClassVar[str] = "Pillow, as in the lines above"  # how its users read a picture file, for the card
     tag: ClassVar[str | None] = None  # by which models in this format are found on the Hub
     files: ClassVar[tuple[str, ...]] = ()  # what it adds to a bundle
     modules: ClassVar[tuple[str, ...]] = ()  # what must be importable to run it

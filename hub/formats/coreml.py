@@ -29,7 +29,7 @@ class CoreML(Format):
     """coreml/model.mlpackage: an RGB image of S × S pixels -> logits, evidence; labels in its metadata."""
 
     name, title = "coreml", "Core ML"
-    not_run = "its structure was checked; it was not run on a device"
+    not_run = "its structure was checked, but it was not run on a device"
     tag = "coreml"
     files = (MANIFEST, SPECIFICATION, WEIGHTS)
     modules, install = ("coremltools",), "coremltools"

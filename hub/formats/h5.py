@@ -25,7 +25,7 @@ class H5(Format):
     """model.h5: layers and weights, never compiled."""
 
     name, title = "h5", "Keras, legacy `.h5`"
-    not_run = "for what still asks for it; never loaded by this project, since code can hide in that format"
+    not_run = "for programs that still need it; this project never loads it, because the format can contain code"
     files = (FILE,)
     modules, install = ("h5py", "keras", "tensorflow"), "keras tensorflow"
     standard, runs = False, False

@@ -62,7 +62,7 @@ class KerasFile(Format):
     """The source of truth: all other formats are derived from it."""
 
     name, title = "keras", "Keras, `model.keras`"
-    loads = "`model.keras`, from which all other formats are made. It has stock layers only and runs no code."
+    loads = "`model.keras`, from which all other formats are made. It has standard layers only and contains no code."
     reader = "`load_img`: Pillow, without EXIF rotation"
     files = (bundle.KERAS,)
     modules, install = ("keras", "tensorflow"), "keras tensorflow"
@@ -81,7 +81,7 @@ class KerasFolder(Format):
     """What `model.keras` holds, unzipped: Keras loads a repository by name from these files."""
 
     name, title = "keras-folder", "Keras, by name (`hf://`)"
-    loads = "The same model by the repository's name, from `metadata.json` and `model.weights.h5` at its root."
+    loads = "The same model, loaded by the repository's name from its `metadata.json` and `model.weights.h5`."
     reader = KerasFile.reader
     files = MEMBERS
     modules, install = KerasFile.modules, KerasFile.install

@@ -48,7 +48,7 @@ class LiteRT(Format):
     """litert/model.tflite: image (batch, S, S, 3), float 0-255 -> logits, evidence."""
 
     name, title = "litert", "LiteRT"
-    loads = "`litert/model.tflite`, on phones and small computers too: from `image`, NHWC in 0–255, to {outputs}."
+    loads = "`litert/model.tflite`, also for phones and small computers: from `image`, NHWC in 0–255, to {outputs}."
     tag = "tflite"
     files = (FILE,)
     modules, install = ("ai_edge_litert",), "ai-edge-litert"

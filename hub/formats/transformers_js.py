@@ -22,7 +22,7 @@ class TransformersJs(Format):
 
     name, title = "transformers.js", "transformers.js"
     loads = "`onnx/model.onnx` in Node.js or in a browser."
-    reader = "`pipeline` in Node.js: sharp, which resamples in its own way"
+    reader = "`pipeline` in Node.js: sharp, which resizes differently"
     tag = "transformers.js"
     install = PACKAGE
     standard = False

@@ -26,7 +26,7 @@ SCORES = {
 _FIVE_DECIMALS = {"roc_auc", "average_precision"}
 _FOUR_DECIMALS = {"log_loss", "expected_calibration_error"}
 NOT_MEASURED = "not measured"
-NOT_TOLD_APART = "not told apart, since the intervals overlap"
+NOT_TOLD_APART = "the intervals overlap, so this may be chance"
 LARGEST_MATRIX = 20  # labels; beyond, a table of the commonest confusions is read more easily
 WEAKEST = 10  # labels whose recall is shown then
 
@@ -142,24 +142,24 @@ def _introduction(config: dict) -> str:
     names = _labels(config)
     side = config.get("image_size")
     backbone = (config.get("backbone") or {}).get("name") or config.get("model_type")
-    takes = f", squashed to {side} × {side} pixels" if side else ""
+    takes = f", resized to {side} × {side} pixels without keeping its shape" if side else ""
     purpose = f"This model says which of {len(names)} labels a photo shows: {_listed(names)}."
     if not config.get("evidence"):
         return paragraphs(
             f"# {_title(config)}",
-            f"{purpose} Input is an RGB photo{takes}.",
-            "It has a classic head, which keeps no map of the evidence behind an answer. In its place `hub.explain` "
-            "shows Grad-CAM of the last feature maps where Keras is installed, and occlusion elsewhere.",
+            f"{purpose} Its input is an RGB photo{takes}.",
+            "It has a classic head, which has no map of the evidence for an answer. Instead, `hub.explain` shows "
+            "Grad-CAM of the last feature maps where Keras is installed, and occlusion elsewhere.",
         )
     built = f"It is {_an(backbone)} with" if backbone else "It has"
     grid = _times(config["evidence"].get("grid"))
     cells = f" ({grid} cells)" if grid else ""
     return paragraphs(
         f"# {_title(config)}",
-        f"{purpose} With each answer comes a map of the evidence behind it, from the same forward pass.",
+        f"{purpose} With each answer it returns a map of the evidence for it, from the same forward pass.",
         f"{built} a linear head that is applied at every place of the last feature map{cells} and then "
-        "averaged: the average of a label's evidence is exactly its logit, and the softmax of the logits "
-        f"gives the probabilities. Input is an RGB photo{takes}.",
+        "averaged. The average of a label's evidence is exactly its logit. The softmax of the logits gives the "
+        f"probabilities. Its input is an RGB photo{takes}.",
     )
 
 
@@ -174,11 +174,11 @@ def _use(config: dict) -> str:
     names = _labels(config)
     return paragraphs(
         "## Use, and what not to use it for",
-        f"For photos that show {_listed(names, 'or')}, and for learning how a network's answer can be taken apart.",
-        "Not for photos that show none of these or several at once: the model knows no other label and "
-        "cannot answer that it is none of them; its probabilities always sum to one over the labels above. "
-        "Not for drawings, renderings or other pictures unlike the training photos. Not where a wrong answer "
-        "does harm: the results below are all that is known of it.",
+        f"Use it for photos that show {_listed(names, 'or')}, and to learn how a network's answer can be explained.",
+        "Do not use it for photos that show none of these, or several at once. The model knows no other label and "
+        "cannot answer that it is none of them: its probabilities always sum to one over the labels above. "
+        "Do not use it for drawings, renderings or other pictures unlike the training photos. Do not use it where a "
+        "wrong answer does harm: only the results below are known about it.",
     )
 
 
@@ -186,7 +186,9 @@ def _data(metrics: dict) -> str:
     data = metrics.get("dataset")
     if not data:
         return paragraphs("## Data", "Nothing is recorded about the training data.")
-    return paragraphs("## Data and its faults", _pictures(data), _splits_table(data), _faults(data), _licence(data))
+    return paragraphs(
+        "## Data and its known problems", _pictures(data), _splits_table(data), _faults(data), _licence(data)
+    )
 
 
 def _pictures(data: dict) -> str:
@@ -210,26 +212,22 @@ def _splits_table(data: dict) -> str:
     ]
     return paragraphs(
         table(["Split", "Photos", *shown], rows),
-        "A test or validation split that a data set brings is kept. All else is decided for each photo by a "
-        "hash of its pixels, so exact duplicates never stand on two sides; near-duplicates were not looked "
-        "for.",
+        "If the data set has its own test or validation split, that split is kept. For all other photos, a hash of "
+        "the pixels decides, so exact duplicates are never in two splits. Nobody looked for near-duplicates.",
     )
 
 
 def _faults(data: dict) -> str:
     kinds = {
-        "unreadable": "unreadable, left out",
-        "unlabelled": "without a label, left out",
-        "duplicates": "exact duplicates, kept once",
-        "duplicates_across_splits": "of them in two of the data set's own splits",
-        "conflicts": "with pixels that occur under more than one label, left out",
+        "unreadable": "unreadable (skipped)",
+        "unlabelled": "without a label (skipped)",
+        "duplicates": "exact duplicates (kept once)",
+        "duplicates_across_splits": "of these in two of the data set's own splits",
+        "conflicts": "with pixels that occur under more than one label (skipped)",
     }
     found = [f"{data[key]:,} {text}" for key, text in kinds.items() if data.get(key) is not None]
     counted = f"Found while loading: {'; '.join(found)}. " if found else ""
-    return (
-        f"{counted}Other labels are taken as they come: where one is wrong, the model learned from it, or is "
-        "scored against it."
-    )
+    return f"{counted}Other labels were not checked. If one is wrong, the model was trained on it or scored against it."
 
 
 def _licence(data: dict) -> str:
@@ -263,7 +261,7 @@ def _training(metrics: dict) -> str:
         ("Time", duration(seconds) if seconds is not None else None),
         ("Temperature", f"{training['temperature']:.3f}, fitted on validation" if "temperature" in training else None),
         ("Started", training.get("started")),
-        ("Photos left out by the settings", f"{left_out:,}" if left_out else None),
+        ("Photos not used because of the settings", f"{left_out:,}" if left_out else None),
         ("Machine", _pairs(training.get("machine"))),
         ("Versions", _pairs(training.get("versions"))),
     ]
@@ -304,8 +302,8 @@ def _record(metrics: dict) -> str:
     if not _scored(metrics):
         return ""
     return (
-        "`predictions.parquet` holds the hash, label and answer of every photo scored here, so that these "
-        "numbers can be computed again; `python -m training evaluate` does so from the photos."
+        "`predictions.parquet` holds the hash, label and answer of every photo scored here, so these numbers can "
+        "be computed again. `python -m training evaluate` computes them again from the photos."
     )
 
 
@@ -321,7 +319,7 @@ def _scored(metrics: dict) -> dict[str, dict]:
 
 def _what_the_scores_are(names: list[str], scored: dict[str, dict]) -> str:
     if len(names) == 2:
-        positive = f"Precision, recall, F1, average precision and ROC AUC are those of `{names[1]}`."
+        positive = f"Precision, recall, F1, average precision and ROC AUC are for the label `{names[1]}`."
     else:
         positive = (
             "Precision, recall, F1, average precision and ROC AUC are the mean over the labels of each "
@@ -339,10 +337,10 @@ def _what_the_scores_are(names: list[str], scored: dict[str, dict]) -> str:
         else "In brackets: percentile bootstrap interval over the photos. "
     )
     return (
-        f"{text}{positive} The interval counts the luck of which photos were drawn, not "
-        "that of another training run. Validation chose the epoch and the temperature, so its own numbers "
-        "lean to the better side. That of the calibration error leans upwards, since resampling adds "
-        "noise that counts as error."
+        f"{text}{positive} The interval shows how much the score depends on which photos were drawn. It does not "
+        "show how much another training run would differ. The epoch and the temperature were chosen on the "
+        "validation photos, so the validation scores are optimistic. The interval of the calibration error tends "
+        "to be too high, because resampling adds noise that counts as error."
     )
 
 
@@ -354,7 +352,7 @@ def _confusion(names: list[str], scores: dict) -> str:
     wrong = [(n, i, j) for i, row in enumerate(matrix) for j, n in enumerate(row) if i != j and n]
     commonest = sorted(wrong, key=lambda cell: (-cell[0], cell[1], cell[2]))[:10]
     if not commonest:
-        return "Not one photo was confused."
+        return "No photo was confused."
     return table(["Truth", "Answer", "Photos"], [[names[i], names[j], f"{n:,}"] for n, i, j in commonest])
 
 
@@ -372,7 +370,7 @@ def _recalls(names: list[str], scored: dict[str, dict]) -> str:
     return paragraphs(
         f"### {heading}",
         table(["Label", *columns], rows),
-        "The share of a label's photos that are answered with it. In brackets: 95 % Wilson interval.",
+        "The share of a label's photos that are classified correctly. In brackets: 95 % Wilson interval.",
     )
 
 
@@ -404,8 +402,8 @@ def _calibration(metrics: dict) -> str:
         return ""
     return paragraphs(
         "## Calibration",
-        "How far the top probability stands from the share of right answers, on average over 15 equal-width "
-        "bins of that probability, weighted by the photos in them (Guo et al. 2017):",
+        "The difference between the top probability and the share of correct answers, averaged over 15 equal-width "
+        "bins of that probability and weighted by the photos in them (Guo et al. 2017):",
         "\n".join(lines),
     )
 
@@ -416,9 +414,7 @@ def _onnx_and_keras(metrics: dict) -> str:
         return ""
     photos = found.get("photos")
     on = f"On {photos:,} photos" if photos is not None else "On the photos compared"
-    limit = (
-        f" The bundle is not written where a difference exceeds {found['tolerance']:g}." if "tolerance" in found else ""
-    )
+    limit = f" A bundle with a difference above {found['tolerance']:g} is not written." if "tolerance" in found else ""
     cell = f" and {found['evidence']:.1e} in a cell of evidence" if found.get("evidence") is not None else ""
     return paragraphs(
         "## ONNX and Keras",
@@ -436,31 +432,31 @@ def _heatmap(config: dict) -> str:
     cells = f"one of {grid[0] * grid[1]} cells ({_times(grid)})" if grid else "one cell"
     if len(names) == 2:
         shown = (
-            f"What is shown is a difference: for `{names[1]}`, the evidence for `{names[1]}` minus that for "
+            f"The heatmap shows a difference: for `{names[1]}`, the evidence for `{names[1]}` minus that for "
             f"`{names[0]}`. Its mean over the cells is the log-odds of `{names[1]}` against `{names[0]}`."
         )
     else:
         shown = (
-            "What is shown for a label is its evidence minus the mean over all labels, since what is added "
-            "to all labels alike changes no probability."
+            "The heatmap of a label shows its evidence minus the mean over all labels, because adding the same "
+            "amount to all labels changes no probability."
         )
     scale = evidence.get("scale")
     if scale is not None:
         meaning = f" ({evidence['scale_definition']})" if evidence.get("scale_definition") else ""
         scale_text = (
-            f"Colours are fixed: full colour stands for ±{scale:.2f} logits{meaning} on every photo, so "
-            "strengths can be compared. The answer is the sum: strong colours that cancel are a guess too."
+            f"The colour scale is fixed: full colour stands for ±{scale:.2f} logits{meaning} on every photo, so "
+            "strengths can be compared. The answer is the sum. If strong colours cancel, the answer is a guess too."
         )
     else:
         scale_text = "This bundle stores no colour scale, so strengths cannot be compared between photos."
     return paragraphs(
         "## How to read the heatmap",
-        f"Each square is {cells} of the network's last layer and speaks for or against a label, in logits. {shown}",
+        f"Each square is {cells} of the network's last layer: evidence for or against a label, in logits. {shown}",
         scale_text,
-        "The map is exact for the head: its cells add up to the answer, with nothing left over. It is not "
-        "exact for pixels: one cell sees far more of the photo than its own square, so strong colour tells "
-        "where the last layer holds the evidence, not that these pixels alone brought it about. For this "
-        "head, Grad-CAM of a logit is the positive part of the same evidence, up to a constant factor.",
+        "The map is exact for the head: the mean of its cells is exactly the score. It is not exact for pixels: "
+        "one cell sees far more of the photo than its own square. So strong colour shows where the last layer has "
+        "evidence, but other pixels may have caused it. For this head, Grad-CAM of a logit is the positive part of "
+        "the same evidence, up to a constant factor.",
     )
 
 
@@ -469,15 +465,17 @@ def _limits(config: dict, metrics: dict) -> str:
     stored = _stored_size((metrics.get("dataset") or {}).get("image_size"))
     side = config.get("image_size")
     if stored and side and "–" in stored:
-        points.append(f"The training photos were stored at {stored} pixels and are squashed to {side} × {side}.")
+        points.append(f"The training photos were stored at {stored} pixels and are resized to {side} × {side}.")
     elif stored and side:
         points.append(
-            f"All training photos were already {stored} pixels when they were stored, and are brought to "
-            f"{side} × {side}. A sharper or wider photo reaches the network in a way it saw little of in training."
+            f"All training photos were stored at {stored} pixels and are resized to {side} × {side}. The network "
+            "saw few sharper or wider photos in training."
         )
     if not metrics.get("elsewhere"):
-        points.append("No photos from elsewhere were scored: how far the results carry over is unknown.")
-    points.append("How it answers pictures that show none of its labels was not measured.")
+        points.append(
+            "No photos from elsewhere were scored, so it is unknown whether the results hold for other photos."
+        )
+    points.append("Nobody measured how it answers pictures that show none of its labels.")
     return paragraphs("## Limits", "\n".join(f"- {point}" for point in points))
 
 
@@ -488,7 +486,7 @@ def _mistakes(names: list[str], metrics: dict) -> Iterable[str]:
         if matrix:
             total = sum(map(sum, matrix))
             wrong = total - sum(matrix[k][k] for k in range(len(matrix)))
-            yield f"{title}: {wrong:,} of {total:,} photos answered wrongly. {_leaning(names, matrix)}".strip()
+            yield f"{title}: {wrong:,} of {total:,} photos were classified wrongly. {_leaning(names, matrix)}".strip()
 
 
 def _leaning(names: list[str], matrix: list[list[int]]) -> str:
@@ -499,10 +497,10 @@ def _leaning(names: list[str], matrix: list[list[int]]) -> str:
     worst, best = (f"`{names[k]}`" for k in (present[0], present[-1]))
     worst_missed, best_missed = (_missed(matrix, k) for k in (present[0], present[-1]))
     if len(matrix) > 2:
-        return f"Most often those of {worst} ({worst_missed}), least often those of {best} ({best_missed})."
+        return f"Mistakes are most frequent for {worst} ({worst_missed}) and least frequent for {best} ({best_missed})."
     apart = _recall(matrix, present[0])[2] < _recall(matrix, present[1])[1]
-    verdict = "the intervals of the two recalls do not meet" if apart else NOT_TOLD_APART
-    return f"Those of {worst} more often ({worst_missed}) than those of {best} ({best_missed}): {verdict}."
+    verdict = "the intervals of the two recalls do not overlap" if apart else NOT_TOLD_APART
+    return f"More of {worst} ({worst_missed}) than of {best} ({best_missed}): {verdict}."
 
 
 def _missed(matrix: list[list[int]], k: int) -> str:
@@ -518,13 +516,13 @@ def _gap(metrics: dict) -> Iterable[str]:
         if any(part.get(key) is None for part in (own, other) for key in ("value", "low", "high")):
             continue
         if other["high"] < own["low"]:
-            verdict = "lower, and the intervals do not meet"
+            verdict = "lower, and the intervals do not overlap"
         elif own["high"] < other["low"]:
-            verdict = "higher, and the intervals do not meet"
+            verdict = "higher, and the intervals do not overlap"
         else:
             verdict = NOT_TOLD_APART
         yield (
-            f"Accuracy on {name} ({number('accuracy', other['value'])}) beside the test split "
+            f"Accuracy on {name} ({number('accuracy', other['value'])}) compared with the test split "
             f"({number('accuracy', own['value'])}): {verdict}."
         )
 
@@ -535,7 +533,7 @@ def _undefined(metrics: dict) -> Iterable[str]:
         absent = sum(1 for row in matrix if not sum(row))
         if absent:
             occur = "does not occur" if absent == 1 else "do not occur"
-            yield f"{title}: {absent} of the {len(matrix)} labels {occur}, so nothing is known there."
+            yield f"{title}: {absent} of the {len(matrix)} labels {occur}, so nothing is known about them."
 
 
 # Small pieces -----------------------------------------------------------------------------------------------

@@ -25,13 +25,13 @@ def loading(config: dict, agreement: dict | None, repo_id: str | None) -> str:
     name = repo_id or (PLACEHOLDER if runtimes else "this folder, or a name on the Hub")
     return paragraphs(
         "## How to load it",
-        f"`{PLACEHOLDER}` stands for the name under which this folder is published."
+        f"Replace `{PLACEHOLDER}` with the name under which this folder is published."
         if runtimes and not repo_id
         else "",
         "With the `hub` package of this project (`pip install .` in its folder; ONNX Runtime, no TensorFlow):",
         fence("python", own_snippet(config, name)),
         _other_runtimes(runtimes, name)
-        or "`model.keras` holds the same network for Keras 3 (stock layers only), and `onnx/model.onnx` for any "
+        or "`model.keras` holds the same network for Keras 3 (standard layers only), and `onnx/model.onnx` for any "
         "ONNX runtime.",
         *(_runtime(key, config, name) for key in runtimes),
     )
@@ -61,9 +61,9 @@ def _other_runtimes(runtimes: dict, name: str) -> str:
         return ""
     listed = ", ".join(f'`"{key}"`' for key in others)
     return (
-        f'It answers from the ONNX file. `ImageClassifier.from_pretrained("{name}", runtime="{others[0]}")` answers '
-        f"from another one, where its package is installed: {listed}. Only the files that a runtime needs are "
-        "downloaded. `labels.txt` names the labels, one a line, in the order of the logits. Without this package:"
+        f'This uses the ONNX file. `ImageClassifier.from_pretrained("{name}", runtime="{others[0]}")` uses another '
+        f"runtime, if its package is installed: {listed}. Only the files that the runtime needs are downloaded. "
+        "`labels.txt` lists the labels, one per line, in the order of the logits. Without this package:"
     )
 
 
@@ -86,12 +86,12 @@ def agreement_section(agreement: dict) -> str:
     return paragraphs(
         "## Agreement between the runtimes",
         _what_was_compared(agreement),
-        "**Same tensor in.** Largest difference over all photos, in the probability of a label and in a cell of "
-        f"evidence ({NONE}: the format carries none):",
+        "**Same tensor.** Largest difference over all photos, in the probability of a label and in a cell of "
+        f"evidence ({NONE}: the format has no evidence):",
         _same_tensor(agreement),
         _refusal(agreement),
-        "**Same file in**, through each library's own preprocessing. Largest difference in a probability; it counts "
-        "what a library does to decode a photo and to bring it to the model's size, and refuses nothing:",
+        "**Same file**, with each library's own preprocessing. Largest difference in a probability. It shows how "
+        "differently the libraries decode and resize a photo. It does not prevent a push:",
         _same_file(agreement),
         _extra_photos(agreement),
         _not_run(agreement),
@@ -102,10 +102,10 @@ def _what_was_compared(agreement: dict) -> str:
     title = agreement.get("title") or "photos"
     photos = title if "photo" in title.lower() else f"photos ({title})"
     unreadable = agreement.get("unreadable") or 0
-    left_out = f" Files that could not be read, and were left out: {unreadable:,}." if unreadable else ""
+    left_out = f" Files skipped because they could not be read: {unreadable:,}." if unreadable else ""
     return (
-        f"Each runtime answered for the same {agreement['photos']:,} {photos} in a process of its own, and is compared "
-        f"with {REFERENCE} on the tensor that `hub.images` makes of a photo.{left_out}"
+        f"Each runtime answered the same {agreement['photos']:,} {photos} in a process of its own. Its answers are "
+        f"compared with {REFERENCE}, for the tensor that `hub.images` makes from a photo.{left_out}"
     )
 
 
@@ -123,7 +123,7 @@ def _refusal(agreement: dict) -> str:
     from hub.agreement import failures  # which needs this module's card
 
     tolerance, largest = agreement["tolerance"], agreement["largest_evidence"]
-    rule = f"Nothing is pushed where a probability differs by more than {tolerance:g}"
+    rule = f"A model is not pushed if a probability differs by more than {tolerance:g}"
     if largest is not None:
         rule += f", or a cell of evidence by more than {tolerance * max(1, largest):.2g}"
     if largest is not None and largest > 1:
@@ -151,13 +151,13 @@ def _megapixels(agreement: dict) -> str:
 
 def _extra_photos(agreement: dict) -> str:
     size = agreement["largest_photo"]
-    doubtful = "the photo that the model is least sure of, where a difference shows most"
+    doubtful = "the photo that the model is least sure of, because a difference is largest there"
     made = f"was made of {doubtful}: enlarged, with noise added" if size["enlarged"] else "is one of the photos"
     turned = "The turned photo is that one" if size["enlarged"] else f"The turned photo is {doubtful},"
     return (
         f"The {_megapixels(agreement)} photo ({size['width']} × {size['height']}) {made}. {turned} stored on its side, "
-        "with the EXIF note that says how to turn it back: a library that overlooks the note sees it lying. (Of a "
-        "large JPEG `hub.images` decodes no more pixels than it needs; what that changes is in every row.)"
+        "with an EXIF entry that says how to turn it back. A library that ignores the entry sees the photo on its "
+        "side. (`hub.images` decodes a large JPEG at a reduced size; every row includes the effect of that.)"
     )
 
 
