@@ -10,19 +10,23 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hub import bundle, heatmaps
+from hub import bundle, heatmaps, safety
 from hub.classifier import ImageClassifier
 from hub.errors import BundleError
 from hub.explain.base import Cam, evidence_of, kept
+from hub.graphs import is_model, made_by, replaced
 
 if TYPE_CHECKING:
     import keras
+
+CONVOLUTION = "Conv"  # in the name of every layer and operation that convolves: Conv2D, SeparableConv2D, DepthwiseConv
 
 
 class GradientCam(Cam):
@@ -36,7 +40,9 @@ class GradientCam(Cam):
         if (backend := _backend()) != "tensorflow":
             return f"{self.title} needs TensorFlow, and Keras runs on {backend} here; set KERAS_BACKEND=tensorflow."
         at_hand = classifier._keras is not None or classifier._download or (classifier.folder / bundle.KERAS).exists()
-        return None if at_hand else f"{self.title} needs {bundle.KERAS}, which {classifier.name} lacks; get it too."
+        if not at_hand:
+            return f"{self.title} needs {bundle.KERAS}, which {classifier.name} lacks; get it too."
+        return None if _may_convolve(classifier) else _no_maps(classifier)
 
     def passes(self, classifier: ImageClassifier) -> int:
         """See `Method`."""
@@ -131,7 +137,13 @@ def feature_gradient(classifier: ImageClassifier) -> Callable:
     import tensorflow as tf
 
     model = classifier.to_keras()
-    both = keras.Model(model.input, [_features(model, classifier.name), model.output["logits"]])
+    kind = "evidence" if "evidence" in model.output else "logits"
+    # Of the evidence itself the layer that makes it is still to come.
+    found = _features([model.output[kind], model.output["logits"]], 0, made=kind == "logits")
+    if found is None:
+        raise BundleError(_no_maps(classifier))
+    features, (_, logits) = found
+    both = keras.Model(model.input, [features, logits])
     inputs = [tf.TensorSpec((1, *model.inputs[0].shape[1:])), tf.TensorSpec((model.output["logits"].shape[1],))]
 
     @tf.function(input_signature=inputs)  # operation by operation would take many times as long
@@ -145,19 +157,80 @@ def feature_gradient(classifier: ImageClassifier) -> Callable:
     return gradient
 
 
-def _features(model: keras.Model, name: str) -> keras.KerasTensor:
-    """Find what the evidence is made of, or, in a classic head, the last maps of more than one cell."""
-    tensor = model.output.get("evidence", model.output["logits"])
-    made = "evidence" not in model.output  # of the evidence itself the layer that makes it is still to come
-    while True:
-        layer, index, _ = tensor._keras_history
-        inputs = layer._inbound_nodes[index].input_tensors
-        if not inputs:  # the photo itself
-            raise BundleError(f"{name} has no feature maps before its head; choose occlusion.")
+def _features(
+    outputs: list[keras.KerasTensor], start: int, *, made: bool
+) -> tuple[keras.KerasTensor, list[keras.KerasTensor]] | None:
+    """Find the last maps of more than one cell that a convolution has had a part in, also inside nested models.
+
+    Args:
+        outputs: of one graph.
+        start: from which of them to go back.
+        made: whether the first such maps will do; else a layer with weights must lie behind them.
+
+    Returns:
+        The maps (N, h, w, C) and the outputs, as tensors of one graph: where the maps lie inside a nested model, it is
+        replaced by one that gives them too. None where there are none.
+    """
+    import keras
+
+    todo, seen = [(outputs[start], made)], set()
+    while todo:
+        tensor, made = todo.pop()
+        if id(tensor) in seen or not _is_convolved(tensor):
+            continue
+        seen.add(id(tensor))
         if made and len(tensor.shape) == 4 and tensor.shape[1:3] != (1, 1):
-            return tensor
-        made = made or bool(getattr(layer, "weights", None))
-        tensor = inputs[0]
+            return tensor, outputs
+        operation, index, inputs, node = made_by(tensor)
+        inner = _features(operation.outputs, index, made=made) if is_model(operation) else None
+        if inner is not None:
+            maps, own = inner
+            wider = keras.Model(operation.inputs, [*own, maps], name=f"{operation.name}_and_features")
+            *again, features = wider(inputs)
+            swaps = {id(old): new for old, new in zip(node.outputs, again, strict=True)}
+            return features, replaced(outputs, swaps)
+        made = made or bool(getattr(operation, "weights", None))
+        todo += [(each, made) for each in reversed(inputs)]
+    return None
+
+
+def _is_convolved(tensor: keras.KerasTensor) -> bool:
+    """Whether a convolution has had a part in a tensor; the photo itself, rescaled or normalised, is no feature map."""
+    todo, seen = [tensor], set()
+    while todo:
+        tensor = todo.pop()
+        if id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        operation, index, inputs, _ = made_by(tensor)
+        if CONVOLUTION in type(operation).__name__ or (is_model(operation) and _is_convolved(operation.outputs[index])):
+            return True
+        todo += inputs
+    return False
+
+
+def _no_maps(classifier: ImageClassifier) -> str:
+    return f"{classifier.name} has no feature maps before its head; choose occlusion."
+
+
+@kept
+def _may_convolve(classifier: ImageClassifier) -> bool:
+    """Whether a layer of a classifier convolves, as far as that can be told without TensorFlow and a download."""
+    todo: list = [{"class_name": CONVOLUTION}]
+    if classifier._keras is not None:
+        todo = [classifier._keras.get_config()]
+    elif (classifier.folder / bundle.KERAS).exists():
+        with suppress(BundleError):  # loading it will say so
+            todo = [safety.keras_config(classifier.folder / bundle.KERAS)]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, dict):
+            if CONVOLUTION in str(value.get("class_name")):
+                return True
+            todo += value.values()
+        elif isinstance(value, list | tuple):
+            todo += value
+    return False
 
 
 def _backend() -> str:

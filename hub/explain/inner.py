@@ -22,6 +22,8 @@ NODE, OUTPUT = 1, 12  # of GraphProto
 INPUTS, OUTPUTS, OP_TYPE = 1, 2, 4  # of NodeProto
 NAME = 1  # of ValueInfoProto
 WEIGHING = ("Conv", "MatMul", "Gemm")  # operators that make evidence of features
+CONVOLUTION = "Conv"  # and ConvTranspose
+LONGEST = 10_000  # values on the way from the answer to the photo; a graph that goes in a circle has no end
 HEAD = 32  # values looked at before the answer: a head is shorter, and each one more is memory
 
 
@@ -41,16 +43,21 @@ def find_features(runner: OnnxRunner) -> InnerMap | None:
     """Find what the evidence is made of, or, in a classic head, the last maps of more than one cell.
 
     Returns:
-        None where no such maps lie on the way to the answer, or where their shape does not tell channels from rows and
-        columns: those are taken for the two sides that are equal.
+        None where no convolution made such maps on the way to the answer, or where their shape does not tell channels
+        from rows and columns: those are taken for the two sides that are equal.
     """
     import onnxruntime
 
     known = {node.name for node in runner.session.get_outputs()}
     start = "evidence" if "evidence" in known else "logits"
     try:
-        way = list(itertools.islice(_way_back(runner.content, start), HEAD))
+        way = list(itertools.islice(_way_back(runner.content, start), LONGEST))
     except (IndexError, ValueError):  # written as no exporter does; what protobuf skips is not always skipped here
+        return None
+    # The photo itself, rescaled or normalised, is no feature map: a convolution must come before.
+    convolved = [place for place, (_, operator) in enumerate(way) if operator.startswith(CONVOLUTION)]
+    way = way[: min(HEAD, 1 + max(convolved, default=-1))]
+    if not way:
         return None
     declared = b"".join(_field(OUTPUT, _field(NAME, name.encode())) for name, _ in way if name not in known)
     options = onnxruntime.SessionOptions()

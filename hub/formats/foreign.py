@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hub.errors import BundleError
+from hub.graphs import is_model, is_stock, made_by
 
 if TYPE_CHECKING:
     import keras
@@ -218,10 +219,10 @@ def _before(tensor: keras.KerasTensor) -> tuple[str, int, keras.KerasTensor | No
     """
     import keras
 
-    operation, index, inputs, arguments = _made_by(tensor)
+    operation, index, inputs, node = made_by(tensor)
     if not inputs:
         return None
-    if _is_model(operation):
+    if is_model(operation):
         found = _before(operation.outputs[index])
         if found is None or found[2] is None:
             return found
@@ -231,10 +232,9 @@ def _before(tensor: keras.KerasTensor) -> tuple[str, int, keras.KerasTensor | No
     if kind in PROBABILITIES:
         units = tensor.shape[-1]
         rank, axis = len(tensor.shape), getattr(operation, "axis", -1)
-        stock = type(operation).__module__.startswith("keras.")
-        if not stock or axis not in (-1, rank - 1) or units is None or math.prod(_sides(tensor)) != units:
+        if not is_stock(operation) or axis not in (-1, rank - 1) or units is None or math.prod(_sides(tensor)) != units:
             return kind, units or 0, None
-        return kind, units, _linear(operation, inputs, arguments)
+        return kind, units, _linear(operation, inputs, node.arguments)
     if not _is_unchanging(operation, kind):
         return None
     found = _before(inputs[0])
@@ -255,10 +255,10 @@ def _linear(operation, inputs: list, arguments) -> keras.KerasTensor:
 
 def _made_of_probabilities(tensor: keras.KerasTensor) -> bool:
     """Whether a tensor is computed of probabilities alone, with no layer between that was trained."""
-    operation, index, inputs, _ = _made_by(tensor)
+    operation, index, inputs, _ = made_by(tensor)
     if not inputs or type(operation).__name__ in INVERSES:
         return False
-    if _is_model(operation):
+    if is_model(operation):
         return _made_of_probabilities(operation.outputs[index])
     if _activation(operation) in PROBABILITIES:
         return True
@@ -267,8 +267,8 @@ def _made_of_probabilities(tensor: keras.KerasTensor) -> bool:
 
 def _check_unit(name: str, unit: keras.KerasTensor) -> None:
     """Refuse one output of which the graph does not tell that it is the z of a sigmoid."""
-    operation, index, inputs, _ = _made_by(unit)
-    if inputs and _is_model(operation):
+    operation, index, inputs, _ = made_by(unit)
+    if inputs and is_model(operation):
         return _check_unit(name, operation.outputs[index])
     kind = _activation(operation)
     if inputs and _is_unchanging(operation, kind):
@@ -282,23 +282,9 @@ def _check_unit(name: str, unit: keras.KerasTensor) -> None:
     return None
 
 
-def _made_by(tensor: keras.KerasTensor) -> tuple:
-    """Return the operation behind a tensor, which of its outputs that is, its input tensors and its arguments."""
-    operation, node, index = tensor._keras_history
-    node = operation._inbound_nodes[node]
-    return operation, index, node.input_tensors, node.arguments
-
-
-def _is_model(operation) -> bool:
-    """Whether an operation is a model with a graph of its own."""
-    import keras
-
-    return isinstance(operation, keras.Model) and bool(getattr(operation, "outputs", None))
-
-
 def _is_unchanging(operation, activation: str) -> bool:
-    stock, name = type(operation).__module__.startswith("keras."), type(operation).__name__
-    return stock and (name in UNCHANGING or (name == "Activation" and activation == "linear"))
+    name = type(operation).__name__
+    return is_stock(operation) and (name in UNCHANGING or (name == "Activation" and activation == "linear"))
 
 
 def _activation(operation) -> str:

@@ -171,6 +171,33 @@ def test_score_cam_leaves_flat_maps_out(by_hand):
     assert found.passes == 1 and not found.values.any()
 
 
+@pytest.fixture(scope="module")
+def nested(by_hand) -> ImageClassifier:
+    """The same function, its convolution two models deep, and beside it a way from the photo that adds nothing."""
+    import keras
+    from keras import layers
+
+    inner = keras.Sequential([keras.Input((SIDE, SIDE, 3)), layers.Conv2D(3, 1, use_bias=False, activation="relu")])
+    outer = keras.Sequential([keras.Input((SIDE, SIDE, 3)), layers.Dropout(0.5), inner, layers.Flatten()])
+    image = keras.Input((SIDE, SIDE, 3))
+    mean = layers.GlobalAveragePooling2D()(image)
+    joined = layers.Concatenate()([outer(layers.Rescaling(1 / 255)(image)), mean])
+    model = keras.Model(image, {"logits": layers.Dense(3)(joined)})
+    inner.layers[0].set_weights([np.eye(3, dtype=np.float32)[None, None]])
+    kernel, bias = by_hand.to_keras().layers[-1].get_weights()
+    model.layers[-1].set_weights([np.concatenate([kernel, np.zeros((3, 3))]), bias])
+    return ImageClassifier.from_keras(model, ["a", "b", "c"])
+
+
+@pytest.mark.parametrize("name", ["grad-cam", "grad-cam++", "layer-cam", "score-cam"])
+def test_feature_maps_inside_nested_models_are_found(name, nested, by_hand, photo):
+    """The maps are those of the model by hand, to the digit, and not the rescaled photo's."""
+    for k in range(3):
+        found, expected = (find_method(name)(classifier, photo, k) for classifier in (nested, by_hand))
+        np.testing.assert_allclose(found.values, expected.values, atol=1e-6)
+        assert found.passes == expected.passes
+
+
 @pytest.mark.parametrize("k", [0, 1, 2])
 def test_grad_cam_of_the_evidence_head_is_the_same_by_gradients(classifier_3, photos, k):
     """The gradient's road, before it is divided by its maximum, times h * w."""
@@ -351,16 +378,37 @@ def test_a_file_that_only_protobuf_can_read_is_refused(bundle_2, tmp_path):
     assert classifier.predict(np.zeros((32, 32, 3), np.uint8)).evidence is not None
 
 
-def test_a_model_without_feature_maps_has_no_gradients_on_them():
-    """Pixels into a dense layer."""
+def test_a_photo_is_no_feature_map(tmp_path):
+    """Rescaled and normalised pixels into dense layers: no class activation map, and the sentence says so at once."""
     import keras
     from keras import layers
 
     image = keras.Input((4, 4, 3))
-    model = keras.Model(image, {"logits": layers.Dense(2)(layers.Flatten()(image))})
-    classifier = ImageClassifier.from_keras(model, ["a", "b"])
+    pixels = layers.BatchNormalization()(layers.Rescaling(1 / 255)(image))
+    hidden = layers.Dense(5, activation="relu")(layers.Flatten()(pixels))
+    made = ImageClassifier.from_keras(keras.Model(image, layers.Dense(2)(hidden)), ["a", "b"])
+    black = np.zeros((4, 4, 3), np.uint8)
+    loaded = ImageClassifier.from_pretrained(made.save_pretrained(tmp_path / "model", photos=black[None]))
+    for classifier in (made, loaded):
+        assert best_for(classifier).name == "occlusion"
+        for name in ("grad-cam", "grad-cam++", "layer-cam"):
+            with pytest.raises(BundleError, match="has no feature maps before its head; choose occlusion"):
+                find_method(name)(classifier, black, 0)
+        with pytest.raises(BundleError, match="no feature maps that Score-CAM can find; choose occlusion"):
+            find_method("score-cam")(classifier, black, 0)
+
+
+def test_maps_of_one_cell_are_no_feature_maps():
+    """The convolution comes after the pooling."""
+    import keras
+    from keras import layers
+
+    image = keras.Input((4, 4, 3))
+    pooled = layers.Conv2D(2, 1)(layers.GlobalAveragePooling2D(keepdims=True)(image))
+    classifier = ImageClassifier.from_keras(keras.Model(image, layers.Flatten()(pooled)), ["a", "b"])
     with pytest.raises(BundleError, match="has no feature maps before its head; choose occlusion"):
         find_method("grad-cam")(classifier, np.zeros((4, 4, 3), np.uint8), 0)
+    assert find_method("score-cam").lacks(classifier).endswith("Score-CAM can find; choose occlusion.")
 
 
 ASKED = """
