@@ -19,6 +19,7 @@ import json
 import math
 import re
 import shutil
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,6 +65,9 @@ TRANSFORMERS_KEYS = {
 }  # fmt: skip
 
 
+# Embeddings, overrides and isolates, https://www.unicode.org/reports/tr9/
+_TURNING = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
+
 # Entries by which Transformers would run code, or compute otherwise than the model does.
 FOREIGN = {
     "auto_map": "which names code that is never run",
@@ -102,6 +106,24 @@ def make_config(labels: list[str], image_size: int, grid: tuple[int, int] | None
     return {**config, **more}
 
 
+def label_fault(label: str) -> str | None:
+    """Return what keeps a label from standing in a line of text, as "a line break …"; None for a good one.
+
+    Joiners, non-joiners, no-break spaces, marks and variation selectors are signs that languages and emoji are written
+    with. Embeddings, overrides and isolates of direction are refused, since they would turn the text around the label.
+    """
+    kinds = [unicodedata.category(sign) for sign in label]
+    if any(kind in ("Cc", "Zl", "Zp") for kind in kinds):
+        return "a line break or another control character"
+    if "Cs" in kinds:
+        return "bytes that are no text"
+    if any(sign in _TURNING for sign in label):
+        return "a sign that turns the direction of the text around it"
+    if all(kind[0] in "ZMC" and kind not in ("Co", "Cn") for kind in kinds):
+        return "no visible sign"
+    return None
+
+
 def check_config(config: dict, where: str) -> dict:
     """Return `config` if a classifier can rely on it.
 
@@ -119,7 +141,8 @@ def check_config(config: dict, where: str) -> dict:
     named = all(isinstance(label, str) and label.strip() for label in labels)
     demand(named, 'has an id2label that is not {"0": name, "1": name, …}')
     demand(len(set(labels)) == len(labels), "gives two labels the same name")
-    demand(all(label.isprintable() for label in labels), "has a label with a line break or another control character")
+    faults = [fault for label in labels if (fault := label_fault(label))]
+    demand(not faults, f"has a label with {faults[0] if faults else ''}")
     size = config.get("image_size")
     demand(type(size) is int and 1 <= size <= 4096, "has no image_size between 1 and 4096")
     same = config.get("preprocessing") == PREPROCESSING

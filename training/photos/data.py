@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import re
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -22,11 +23,11 @@ from hub.errors import DataError, ImageError, StorageError
 from hub.files import folder_aside, storage
 from hub.images import open_image, pixel_hash, to_tensor
 from training.files import alone, write_rows
-from training.photos.folders import label_folders
+from training.photos.sources import Row, Source, read_source
 from training.settings import DEFAULTS, shares_of
 
 TEST, VALIDATION = DEFAULTS["test_share"], DEFAULTS["validation_share"]  # of the pictures
-PROBLEM_COLUMNS = ["split", "row", "problem", "detail"]
+PROBLEM_COLUMNS = ["split", "row", "file", "problem", "detail"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Photos:
         label_names: K names.
         name: the name or folder that it was loaded from.
         report: counts of unreadable pictures, duplicates and conflicts.
-        problems: one row for each picture that was left out: split, row, problem, detail.
+        problems: one row for each picture that was left out: split, row, file, problem, detail.
     """
 
     pixels: np.ndarray
@@ -168,7 +169,7 @@ class Stored:
     errors: np.ndarray
     sizes: np.ndarray
     kept: np.ndarray
-    rows: list["_Row"]
+    rows: list[Row]
 
     def picture(self, row: int, size: int | None = None) -> Image.Image:
         """The picture of a row, upright; `size` as for `hub.images.open_image`."""
@@ -176,15 +177,16 @@ class Stored:
 
     def file(self, row: int) -> str:
         """The name of its file with the folder it lies in, "" where the data set keeps none."""
-        return "/".join(Path(self.rows[row].path or "").parts[-2:])
+        return self.rows[row].file
 
 
 def load_stored(
     name_or_folder: str | Path, size: int, *, cache: Path | None = None, progress: bool = True
 ) -> tuple[Photos, Stored]:
     """The pictures as `load_photos` gives them, and beside them every row as the data set stores it."""
-    rows, label_names, index, pixels = _decoded(name_or_folder, size, cache, progress)
-    photos, _ = _assemble(rows, index, pixels, (VALIDATION, TEST), label_names, str(name_or_folder))
+    source, index, pixels = _decoded(name_or_folder, size, cache, progress)
+    photos, _ = _assemble(source, index, pixels, (VALIDATION, TEST))
+    rows = source.rows
     stored = Stored(
         splits=np.array([row.split for row in rows], str),
         numbers=np.array([row.number for row in rows], np.int64),
@@ -267,94 +269,47 @@ def _suffix(encoded: bytes) -> str:
 
 def _load(
     name_or_folder: str | Path, size: int, shares: tuple[float, float], cache: Path | None, progress: bool
-) -> tuple[Photos, list["_Row"]]:
+) -> tuple[Photos, list[Row]]:
     """The pictures, and in the same order what the data set stores of each."""
-    rows, label_names, index, pixels = _decoded(name_or_folder, size, cache, progress)
-    return _assemble(rows, index, pixels, shares, label_names, str(name_or_folder))
+    source, index, pixels = _decoded(name_or_folder, size, cache, progress)
+    return _assemble(source, index, pixels, shares)
 
 
 def _decoded(
     name_or_folder: str | Path, size: int, cache: Path | None, progress: bool
-) -> tuple[list["_Row"], list[str], np.lib.npyio.NpzFile, np.ndarray]:
-    """Every row of the data set, the names of its labels, and from the cache what became of each row."""
-    cache = Path(cache) if cache else default_cache()
-    rows, label_names = _rows(name_or_folder)
-    folder = cache / "pixels" / f"{_key(rows, size)}-{size}"
-    if not (folder / "index.npz").exists():
+) -> tuple[Source, dict[str, np.ndarray], np.ndarray]:
+    """The data set, and from the cache what became of each row; a cache that is damaged is made anew."""
+    cache = Path(cache).expanduser() if cache else default_cache()
+    source = read_source(name_or_folder, cache)
+    if not source.rows:
+        raise DataError(f"{source.name} holds no readable picture with a label.")
+    folder = cache / "pixels" / f"{_key(source.rows, size)}-{size}"
+    shape = (len(source.rows), size, size, 3)
+    found = _cached(folder, shape)
+    if found is None:
         with alone(folder):
-            if not (folder / "index.npz").exists():
-                _decode(rows, size, folder, progress)
-    return rows, label_names, np.load(folder / "index.npz"), np.load(folder / "pixels.npy", mmap_mode="r")
+            found = _cached(folder, shape)
+            if found is None:
+                _decode(source.rows, size, folder, progress)
+                found = _cached(folder, shape)
+    if found is None:
+        raise StorageError(f"What was just written to {folder} cannot be read; look at the disk.")
+    return source, *found
 
 
-@dataclass(frozen=True)
-class _Row:
-    split: str
-    number: int
-    label: int
-    path: str | None
-    encoded: bytes | None
-
-    def bytes(self) -> bytes:
-        if self.encoded is not None:
-            return self.encoded
-        try:
-            return Path(self.path).read_bytes()
-        except OSError as error:
-            raise ImageError(f"{Path(self.path).name} cannot be read from disk.") from error
-
-
-def _rows(name_or_folder: str | Path) -> tuple[list[_Row], list[str]]:
-    import datasets
-
+def _cached(folder: Path, shape: tuple[int, ...]) -> tuple[dict[str, np.ndarray], np.ndarray] | None:
+    """The index and the pixels that `_decode` wrote; None where they are missing, cut short or of another size."""
     try:
-        splits = label_folders(name_or_folder) or datasets.load_dataset(str(name_or_folder))
-    except (DataError, StorageError):
-        raise
-    except Exception as error:  # load_dataset raises a dozen unrelated types
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(
-            f"No data set could be loaded from {name_or_folder} ({reason}); "
-            "give a folder of pictures or a name on the Hub."
-        ) from error
-    features = next(iter(splits.values())).features
-    image, label = _columns(features, name_or_folder)
-    names = _label_names(splits, features, label)
-    place = {name: k for k, name in enumerate(names)}
-    rows = []
-    for split, table in splits.items():
-        table = table.select_columns([image, label]).cast_column(image, datasets.Image(decode=False))
-        for number, row in enumerate(table):
-            value = row[label]
-            index = value if value is None or hasattr(features[label], "names") else place[str(value)]
-            picture = row[image] or {}
-            rows.append(_Row(split, number, -1 if index is None else index, picture.get("path"), picture.get("bytes")))
-    return rows, names
+        with np.load(folder / "index.npz") as arrays:
+            index = {name: arrays[name] for name in ("hashes", "errors", "sizes")}
+        pixels = np.load(folder / "pixels.npy", mmap_mode="r")
+    except (FileNotFoundError, NotADirectoryError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+        return None
+    whole = pixels.shape == shape and pixels.dtype == np.uint8 and all(len(part) == shape[0] for part in index.values())
+    return (index, pixels) if whole else None
 
 
-def _columns(features, name: str | Path) -> tuple[str, str]:
-    """The picture and the label column: those of the usual names, else the first of the fitting kind."""
-    import datasets
-
-    images = [column for column, kind in features.items() if isinstance(kind, datasets.Image)]
-    image = next((column for column in ("image", "img") if column in images), images[0] if images else None)
-    classes = [column for column, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
-    scalars = [column for column, kind in features.items() if isinstance(kind, datasets.ClassLabel | datasets.Value)]
-    label = next((column for column in ("label", "labels") if column in scalars), classes[0] if classes else None)
-    if image is None or label is None:
-        missing = "picture" if image is None else "label"
-        raise DataError(f"{name} has no {missing} column (its columns: {', '.join(features)}).")
-    return image, label
-
-
-def _label_names(splits, features, label: str) -> list[str]:
-    if hasattr(features[label], "names"):
-        return list(features[label].names)
-    values = sorted({value for table in splits.values() for value in table.unique(label) if value is not None})
-    return [str(value) for value in values]
-
-
-def _key(rows: list[_Row], size: int) -> str:
+def _key(rows: list[Row], size: int) -> str:
     """A name for the decoded pictures that changes whenever a picture does (labels are read afresh each time)."""
     digest = hashlib.sha256(f"2 {size}".encode())  # 2: the layout of the cache
     for row in rows:
@@ -368,10 +323,10 @@ def _key(rows: list[_Row], size: int) -> str:
     return digest.hexdigest()[:16]
 
 
-def _decode(rows: list[_Row], size: int, folder: Path, progress: bool) -> None:
+def _decode(rows: list[Row], size: int, folder: Path, progress: bool) -> None:
     """Write pixels.npy and index.npz (hash, error and size of each row) into `folder`, aside and then renamed."""
 
-    def decode(row: _Row) -> tuple[str, str, tuple[int, int], np.ndarray | None]:
+    def decode(row: Row) -> tuple[str, str, tuple[int, int], np.ndarray | None]:
         try:
             encoded = row.bytes()
             image = open_image(encoded)
@@ -406,13 +361,16 @@ def map_ahead(pool: ThreadPoolExecutor, function: Callable, items: Iterable, ahe
 
 
 def _assemble(
-    rows: list[_Row], index, pixels: np.ndarray, shares: tuple[float, float], label_names: list[str], name: str
-) -> tuple[Photos, list[_Row]]:
+    source: Source, index: dict[str, np.ndarray], pixels: np.ndarray, shares: tuple[float, float]
+) -> tuple[Photos, list[Row]]:
     """Decide which rows are kept and in which split each is."""
+    rows, label_names, told = source.rows, source.label_names, list(source.told)
     hashes, errors = index["hashes"], index["errors"]
     labels = np.array([row.label for row in rows], np.int64)
-    given = {row.split for row in rows}
-    splits = np.array([_split(row.split, digest, given, shares) for row, digest in zip(rows, hashes, strict=True)])
+    given = {row.use for row in rows if row.label >= 0}
+    for split in sorted({row.use for row in rows} - given):
+        told.append(f"The data set's own {split} split has no labels and is left out.")
+    splits = np.array([_split(row.use, digest, given, shares) for row, digest in zip(rows, hashes, strict=True)])
     labels_of: dict[str, set] = {}
     for digest, label in zip(hashes, labels, strict=True):
         if label >= 0:
@@ -437,9 +395,12 @@ def _assemble(
             first[digest] = int(i)
             keep.append(i)
             continue
-        problems.append({"split": rows[i].split, "row": rows[i].number, "problem": problem, "detail": detail})
+        row = rows[i]
+        problems.append(
+            {"split": row.split, "row": row.number, "file": row.file, "problem": problem, "detail": str(detail)}
+        )
     if not keep:
-        raise DataError(f"{name} holds no readable picture with a label.")
+        raise DataError(f"{source.name} holds no readable picture with a label.")
     keep = np.sort(keep)
     problems.sort(key=lambda row: (row["split"], row["row"]))
     counts = {
@@ -451,15 +412,22 @@ def _assemble(
         for i in range(len(rows))
         if not errors[i] and hashes[i] in first and first[hashes[i]] != i
     )
+    problems += [
+        {"split": "", "row": "", "file": file, "problem": "skipped", "detail": f"it is {reason}"}
+        for file, reason in source.skipped
+    ]
     report = {
         "pictures": len(rows),
         "kept": len(keep),
         "stored_size": _stored_size(index["sizes"][keep]),
         **counts,
+        "skipped": len(source.skipped),
         "duplicates_across_splits": across,
+        "own_splits": sorted(given & {"validation", "test"}),
+        "told": told,
     }
     pictures = Rows(pixels, keep)
-    photos = Photos(pictures, labels[keep], hashes[keep], splits[keep], label_names, name, report, problems)
+    photos = Photos(pictures, labels[keep], hashes[keep], splits[keep], label_names, source.name, report, problems)
     return photos, [rows[i] for i in keep]
 
 
@@ -491,15 +459,18 @@ def write_problems(photos: Photos, path: Path) -> None:
 
 
 def summary(photos: Photos) -> str:
-    """What was loaded, in two sentences for the terminal."""
+    """What was loaded, in two sentences for the terminal, and then what is not plain about it, a line each."""
     parts = [
         f"{split} {found['photos']} ({', '.join(f'{name} {share:.1%}' for name, share in found['share'].items())})"
         for split, found in photos.shares().items()
     ]
     kinds = ("unreadable", "unlabelled", "duplicate", "conflict")
     left_out = ", ".join(f"{photos.report[kind]} {kind}" for kind in kinds)
+    if photos.report["skipped"]:
+        left_out += f", {photos.report['skipped']} skipped"
     across = photos.report["duplicates_across_splits"]
     return (
         f"{photos.name}: {len(photos)} pictures: {'; '.join(parts)}. Left out: {left_out} "
         f"({across} of the duplicates stood in two of the data set's own splits)."
+        + "".join(f"\n{sentence}" for sentence in photos.report["told"])
     )

@@ -194,12 +194,16 @@ def measure_channels(photos: Photos) -> dict:
 
 
 def left_out(photos: Photos, stored: Stored) -> dict:
-    """Every row that `load_photos` leaves out, with what it is left out for."""
+    """Every row that `load_photos` leaves out, with what it is left out for, and the files that are no rows."""
     report = photos.report
     unreadable = [{**_row(stored, i), "why": str(stored.errors[i])} for i in np.flatnonzero(stored.errors != "")]
     groups = _same_pixels(photos, stored)
     return {
         "unreadable": unreadable,
+        "skipped": [
+            {"file": row["file"], "why": row["detail"]} for row in photos.problems if row["problem"] == "skipped"
+        ],
+        "told": report["told"],
         "unlabelled": report["unlabelled"],
         "duplicates": {
             "left_out": report["duplicate"],

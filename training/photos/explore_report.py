@@ -39,11 +39,13 @@ def findings(summary: dict) -> list[str]:
         if conflicts["left_out"]
         else "",
         f"{many(duplicates['left_out'], 'exact duplicate')}" if duplicates["left_out"] else "",
+        f"{many(len(summary['skipped']), 'skipped file')}" if summary["skipped"] else "",
     ]
     left = [part for part in left if part]
     found.append(
         f"Left out: {', '.join(left)}." if left else "Nothing had to be left out: no broken file, no exact duplicate."
     )
+    found += summary["told"]
     if across := duplicates["across_own_splits"]:
         found.append(
             f"Of those, {across:,} {'stands' if across == 1 else 'stand'} in another of the data set's own splits as "

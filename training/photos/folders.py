@@ -1,76 +1,448 @@
-"""Folders of pictures, one a label.
+"""Folders of pictures: which folder's name is a picture's label, and which means its split.
 
-`datasets.load_dataset` reads such folders too, but by their names: it takes any folder or file that has a word such as
-"test", "dev" or "val" in its name for a split, and leaves out what then has none; and it passes over a phone's HEIC.
-Somebody's own photos are named without these rules in mind.
+`datasets.load_dataset` reads such folders too, but by their names alone: it takes any folder or file that has a word
+such as "test", "dev" or "val" in its name for a split, and leaves out what then has none; and it takes the innermost
+folder for the label, whatever it is called. Somebody's own photos are named without these rules in mind. What can be
+read in two ways is refused, and a pattern behind the folder (`photos/SPLIT/LABEL`) says which of them is meant.
 """
 
+import re
+import shlex
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from hub.batch import find_pictures
+from hub.batch import look_for_pictures, text_of
 from hub.errors import DataError, ImageError
+from training.photos.label_tables import Labelled, labels_in_tables
+from training.photos.split_words import is_filler, split_in, split_of
+from training.results.pages import many
 
-if TYPE_CHECKING:
-    from datasets import DatasetDict
+LABEL, SPLIT, ANY = "LABEL", "SPLIT", "*"  # of a pattern
+LISTED = 4  # names in a sentence
+WITHOUT_LABEL, OF_SUCH_A_SPLIT = "a picture without a label", "a picture of a split that has no labels"
+_YEAR = re.compile(r"(19|20)\d\d(?:[-_. ]?\d\d?(?:[-_. ]?\d\d?)?)?")
+# What cameras, phones and programs call pictures; no labels.
+_CAMERA = {
+    "img", "dsc", "dscn", "dscf", "dcim", "pxl", "mvimg", "vid", "pict", "image", "picture", "photo", "pic", "foto",
+    "bild", "imagen", "frame", "screenshot", "scan", "untitled", "download", "file", "img_e", "p", "gopr", "dji", "wp",
+    "whatsapp image", "signal", "burst", "train", "test", "val", "valid", "validation",
+}  # fmt: skip
+_NUMBERED = re.compile(r"(?P<label>.*[^\W\d_].*?)(?:[._\- ]+\d+| ?\(\d+\))$", re.DOTALL)
 
-SPLITS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing", "eval", "evaluation"),
-}
-_SPLIT_OF = {word: split for split, words in SPLITS.items() for word in words}
+
+@dataclass
+class LabelFolder:
+    """What was read of a folder.
+
+    Attributes:
+        pictures: path, split and label of each picture, sorted by path within each split.
+        skipped: every file that looks meant and is not among them, and what it is, in words that can follow "is".
+        told: sentences on how the folder was read where that is not plain.
+        own_splits: whether the splits are the folder's own.
+    """
+
+    pictures: list[tuple[Path, str, str]]
+    skipped: dict[Path, str]
+    told: list[str] = field(default_factory=list)
 
 
-def label_folders(folder: str | Path) -> "DatasetDict | None":
-    """The pictures of FOLDER/LABEL/… or FOLDER/SPLIT/LABEL/…, as `load_dataset` gives them: `image` and `label`.
+@dataclass
+class _Place:
+    """A picture, and the folders it lies in that have not been accounted for: (depth, name), outermost first."""
 
-    A picture's label is the name of the folder that it lies in, whatever that name is; the splits are those of `SPLITS`
-    where every folder at the top is one of these words, else all is "train". Files that are not called as pictures are
-    passed over.
+    path: Path
+    folders: list[tuple[int, str]]
+    split: str | None = None
+    split_folder: tuple[int, str] | None = None
+    label: str | None = None
+
+    @property
+    def first(self) -> str | None:
+        return self.folders[0][1] if self.folders else None
+
+
+def with_pattern(name_or_folder: str | Path) -> tuple[str, tuple[str, ...]]:
+    """A name or folder, with ~ expanded, and the pattern behind it: photos/SPLIT/LABEL is photos and (SPLIT, LABEL)."""
+    path = Path(name_or_folder).expanduser()
+    parts = list(path.parts)
+    levels: list[str] = []
+    while len(parts) > 1 and parts[-1] in (LABEL, SPLIT, ANY) and not Path(*parts).exists():
+        levels.insert(0, parts.pop())
+    if LABEL not in levels:
+        levels, parts = [], list(path.parts)
+    if not levels and isinstance(name_or_folder, str) and not name_or_folder.startswith("~"):
+        return name_or_folder, ()
+    return str(Path(*parts)), tuple(levels)
+
+
+def read_folder(top: Path, levels: tuple[str, ...] = ()) -> LabelFolder | None:
+    """The pictures of a folder with a label and a split each.
+
+    Args:
+        top: the folder.
+        levels: what the folders' levels mean, outermost first: LABEL, SPLIT or *; found out where it is empty.
 
     Returns:
-        None where it is no such folder, and `load_dataset` has to say what it is: no folder at all, fewer than two
-        labels, pictures at several depths, or a file that describes the pictures (metadata.*, a card with `configs:`).
+        None where `load_dataset` has to say what it is: a table of pictures, or a file that describes them.
 
     Raises:
-        DataError: the folders are splits, and the pictures lie in them without a label.
+        DataError: it holds pictures and no two labels for them, or can be read in two ways.
         StorageError: a folder cannot be listed.
     """
-    top = Path(folder)
-    if not top.is_dir() or _described(top):
+    if not levels and _described(top):
         return None
     try:
-        pictures = find_pictures([top])
-    except ImageError:  # there is none
+        found = look_for_pictures([str(top)])
+    except ImageError:  # there is neither a picture nor what looks like one
         return None
-    parts = [path.relative_to(top).parts for path in pictures]
-    if len({len(part) for part in parts}) > 1 or len(parts[0]) < 2:
-        return None
-    in_splits = all(part[0].lower() in _SPLIT_OF for part in parts)
-    names = sorted({part[-2] for part in parts})
-    if in_splits and len(parts[0]) < 3:
+    if not found.pictures:
+        if _has_tables(top):
+            return None
         raise DataError(
-            f"{top} has no label folders, only {' and '.join(names)}; sort the photos into one folder a label."
+            f"{top} holds no picture that can be read; {' '.join(skipped_in_words(found.skipped, top))} "
+            "Save them as JPEG or PNG."
         )
+    places = [_Place(path, list(enumerate(_folder_names(path, top)))) for path in found.pictures]
+    skipped, told = dict(found.skipped), []
+    if levels:
+        _read_by_pattern(places, levels, told)
+    elif _has_tables(top) and not _may_be_labels(places):
+        return None  # pictures beside a table of pictures, as a card has them
+    else:
+        _find_splits(places, top)
+        _find_labels(places, top, told)
+    _tell_unlabelled(places, skipped, told)
+    labelled = [place for place in places if place.label is not None]
+    _check_labels(labelled, top, levels)
+    told += _vanished(found.skipped, found.pictures, top)
+    pictures = [(place.path, place.split or "train", place.label) for place in labelled]
+    return LabelFolder(pictures, skipped, told)
+
+
+def _folder_names(path: Path, top: Path) -> list[str]:
+    return [unicodedata.normalize("NFC", name) for name in path.relative_to(top).parts[:-1]]
+
+
+# Which folders mean a split -----------------------------------------------------------------------------------
+
+
+def _find_splits(places: list[_Place], top: Path) -> None:
+    """Set each picture's split where folders mean splits, and take these folders off what is left to read."""
+    _strip_shared(places)
+    depth = max(len(place.folders) for place in places)
+    for level in range(depth):
+        having = [place for place in places if len(place.folders) > level]
+        names = list(dict.fromkeys(place.folders[level][1] for place in having))
+        meanings = {name: split_of(name) for name in names}
+        known = {meaning for meaning in meanings.values() if meaning}
+        if not known:
+            continue
+        outer = level > 0 and len(having) < len(places)
+        if all(meanings.values()) and not outer:
+            for place in having:
+                _take_split(place, level, meanings[place.folders[level][1]], top)
+            break
+        deeper = any(len(place.folders) > level + 1 for place in having if meanings[place.folders[level][1]])
+        if len(known) > 1 or deeper or level > 0:
+            raise _unclear_splits(top, having, level, [name for name in names if meanings[name]], names)
+    for split in {place.split for place in places if place.split}:
+        _strip_fillers([place for place in places if place.split == split])
+    _strip_shared(places)
+
+
+def _strip_shared(places: list[_Place]) -> None:
+    """Take off outer folders that all pictures share, as long as there are folders inside them."""
+    while True:
+        firsts = {place.first for place in places if place.folders}
+        inner = any(len(place.folders) > 1 for place in places)
+        if len(firsts) != 1 or not inner or split_of(*firsts):
+            return
+        for place in places:
+            del place.folders[:1]
+
+
+def _strip_fillers(places: list[_Place]) -> None:
+    """Take off a folder called "images" or the like that all pictures of a split lie in."""
+    while len({place.first for place in places}) == 1 and places[0].first and is_filler(places[0].first):
+        for place in places:
+            del place.folders[0]
+
+
+def _take_split(place: _Place, level: int, split: str, top: Path) -> None:
+    place.split, place.split_folder = split, place.folders.pop(level)
+    while len(place.folders) > level and (again := split_of(place.folders[level][1])):  # training_set/training_set
+        if again != split:
+            raise DataError(
+                f"{text_of(place.path.relative_to(top))} lies in a folder for {split} and in one for {again}; "
+                "move it out of one of them."
+            )
+        place.folders.pop(level)
+
+
+def _unclear_splits(top: Path, places: list[_Place], level: int, words: list[str], names: list[str]) -> DataError:
+    rest = [name for name in names if name not in words]
+    depths = [place.folders[level][0] for place in places]
+    inner = next((place for place in places if len(place.folders) > level + 1), None)
+    as_label = _pattern(top, {depths[0]: LABEL})
+    if inner is None:
+        outer = next((place.folders[level - 1][0] for place in places), 0) if level else None
+        as_split = None if outer is None else _pattern(top, {outer: LABEL, depths[0]: SPLIT})
+    else:
+        other = inner.folders[level - 1][0] if level else inner.folders[level + 1][0]
+        as_split = _pattern(top, {depths[0]: SPLIT, other: LABEL})
+    meant = f"{listed(words)} may be {'a split' if len(words) == 1 else 'splits'}"
+    beside = f", but {listed(rest)} beside {'it is' if len(words) == 1 else 'them is'} none" if rest else ""
+    if as_split:
+        remedy = (
+            f"for splits give --data {as_split}" + (f" (without {listed(rest)})" if rest else "")
+            + f", for labels --data {as_label}"
+        )  # fmt: skip
+    else:
+        remedy = f"move {listed(rest or words)} elsewhere, or for labels give --data {as_label}"
+    return DataError(f"{top} can be read in two ways: {meant}{beside}, or all of them labels; {remedy}.")
+
+
+# Which folders are labels -------------------------------------------------------------------------------------
+
+
+def _find_labels(places: list[_Place], top: Path, told: list[str]) -> None:
+    """Set each picture's label: from a folder's name, else from a table beside the pictures, else from its own name."""
+    depth = max(len(place.folders) for place in places)
+    names = [
+        list(dict.fromkeys(place.folders[level][1] for place in places if len(place.folders) > level))
+        for level in range(depth)
+    ]
+    levels = [level for level in range(depth) if len(names[level]) > 1]
+    lettered = [level for level in levels if not _are_dates(names, level)]
+    levels = lettered or levels
+    if not levels:
+        if not _labels_from_tables(places, top, told) and not _labels_from_names(places, top, told):
+            raise _no_labels(places, top)
+        return
+    level = levels[0]
+    if len(levels) > 1 and not _lies_in_each(places, level):
+        raise _unclear_labels(top, places, levels, names)
+    _check_mixed_names(names[level], top, places, level)
+    for place in places:
+        if len(place.folders) > level:
+            place.label = place.folders[level][1]
+    if depth > level + 1 or level > 0:
+        example = (
+            next(place for place in places if place.label is not None and len(place.folders) > 1)
+            if depth > 1
+            else places[0]
+        )
+        others = " and ".join(name for _, name in example.folders if name != example.label)
+        told.append(f"The labels are {listed(names[level])}; other folders, such as {others}, are no labels.")
+
+
+def _are_dates(names: list[list[str]], level: int) -> bool:
+    """Whether all folders of a level are years or dates, or months and days below such a level."""
+    if all(_YEAR.fullmatch(name) for name in names[level]):
+        return True
+    below = level > 0 and _are_dates(names, level - 1)
+    return below and all(re.fullmatch(r"\d\d?", name) for name in names[level])
+
+
+def _lies_in_each(places: list[_Place], level: int) -> bool:
+    """Whether pictures lie directly in every folder of a level, so that the folders inside cannot be all the labels."""
+    direct = {place.folders[level][1] for place in places if len(place.folders) == level + 1}
+    return direct == {place.folders[level][1] for place in places if len(place.folders) > level}
+
+
+def _unclear_labels(top: Path, places: list[_Place], levels: list[int], names: list[list[str]]) -> DataError:
+    example = next(place for place in places if len(place.folders) > levels[-1])
+    split = {example.split_folder[0]: SPLIT} if example.split_folder else {}
+    readings = [
+        f"{listed(names[level])}: --data {_pattern(top, {**split, example.folders[level][0]: LABEL})}"
+        for level in levels
+    ]
+    return DataError(f"The labels of {top} may be the outer or the inner folders; say which: {', or '.join(readings)}.")
+
+
+def _check_mixed_names(names: list[str], top: Path, places: list[_Place], level: int) -> None:
+    """Refuse folders such as train_cats and test_cats, which hold a split and a label at once."""
+    found = {name: split_in(name) for name in names}
+    rests: dict[str, set[str]] = {}
+    for part in found.values():
+        if part:
+            rests.setdefault(part[1], set()).add(part[0])
+    both = next((rest for rest, splits in rests.items() if len(splits) > 1), None)
+    if both is not None:
+        some = [name for name, part in found.items() if part and part[1] == both]
+        depth = next(place.folders[level][0] for place in places if len(place.folders) > level)
+        raise DataError(
+            f"{listed(some)} in {top} may each be a split and a label at once, or labels; for the first, rename them "
+            f"to {found[some[0]][0]}/{both} and the like, for the second give --data {_pattern(top, {depth: LABEL})}."
+        )
+
+
+def _read_by_pattern(places: list[_Place], levels: tuple[str, ...], told: list[str]) -> None:
+    unknown: Counter[str] = Counter()
+    for place in places:
+        names = dict(place.folders)
+        if len(names) < len(levels):
+            continue
+        for depth, meaning in enumerate(levels):
+            if meaning == SPLIT:
+                place.split = split_of(names[depth], any_word=True)
+                if place.split is None:
+                    unknown[names[depth]] += 1
+        if SPLIT not in levels or place.split:
+            place.label = names[levels.index(LABEL)]
+    for name, number in unknown.items():
+        told.append(f"{name} means neither training, validation nor test: its {many(number, 'picture')} are left out.")
+
+
+def _labels_from_tables(places: list[_Place], top: Path, told: list[str]) -> bool:
+    found = labels_in_tables(top, [place.path for place in places], told)
+    return _label(places, found.get) if found else False
+
+
+def _label(places: list[_Place], labelled: Callable[[Path], Labelled | None]) -> bool:
+    for place in places:
+        if row := labelled(place.path):
+            place.label, place.split = row.label, place.split or row.split
+    return True
+
+
+def _labels_from_names(places: list[_Place], top: Path, told: list[str]) -> bool:
+    """Labels from names such as cat.0.jpg, in each split whose pictures are nearly all called like that."""
+    by_split: dict[str | None, list[_Place]] = {}
+    for place in places:
+        by_split.setdefault(place.split, []).append(place)
+    found: dict[Path, Labelled] = {}
+    for group in by_split.values():
+        named = {place.path: match["label"] for place in group if (match := _NUMBERED.fullmatch(place.path.stem))}
+        if len(named) >= 0.9 * len(group):
+            found |= {path: Labelled(unicodedata.normalize("NFC", label), None) for path, label in named.items()}
+    counts = Counter(row.label for row in found.values())
+    camera = any(label.strip(" ._-").casefold() in _CAMERA for label in counts)
+    if len(counts) < 2 or camera or min(counts.values()) < 2:
+        return False
+    example = next(path for path in found)
+    told.append(
+        f"The labels are read from the files' names, as {found[example].label} from {text_of(example.name)}: "
+        f"{listed(counts)}."
+    )
+    return _label(places, found.get)
+
+
+# What is said -------------------------------------------------------------------------------------------------
+
+
+def _no_labels(places: list[_Place], top: Path) -> DataError:
+    """One sentence on why there are no two labels, and what to do."""
+    inner = sorted({place.first for place in places if place.folders})
+    splits = sorted({place.split_folder[1] for place in places if place.split_folder})
+    sort = "sort the photos into one folder a label"
+    if len(inner) == 1:
+        return DataError(
+            f"{top} has one label only ({inner[0]}); a classifier needs two: add a folder of something else."
+        )
+    if splits:
+        return DataError(
+            f"{top} has no label folders, only {listed(splits)}; {sort} inside {'each' if len(splits) > 1 else 'it'}."
+        )
+    return DataError(f"The pictures of {top} have no label: they lie in no folders; {sort}.")
+
+
+def _tell_unlabelled(places: list[_Place], skipped: dict[Path, str], told: list[str]) -> None:
+    """List the pictures without a label, and tell a split's folder that has no others."""
+    labelled = {place.split_folder for place in places if place.label is not None}
+    without: dict[tuple[int, str], int] = {}
+    for place in places:
+        if place.label is not None:
+            continue
+        if place.split_folder is None or place.split_folder in labelled:
+            skipped[place.path] = WITHOUT_LABEL
+        else:
+            skipped[place.path] = OF_SUCH_A_SPLIT
+            without[place.split_folder] = without.get(place.split_folder, 0) + 1
+    for (_, name), number in without.items():
+        told.append(f"{name} has no labels: its {many(number, 'picture')} {'is' if number == 1 else 'are'} left out.")
+
+
+def _check_labels(labelled: list[_Place], top: Path, levels: tuple[str, ...]) -> None:
+    names = {place.label for place in labelled}
+    if not names and levels:
+        raise DataError(f"No picture of {top} lies as deep as {'/'.join(levels)} says; look at its folders.")
     if len(names) < 2:
-        return None
-    files: dict[str, list[tuple[str, str]]] = {}
-    for path, part in zip(pictures, parts, strict=True):
-        files.setdefault(_SPLIT_OF[part[0].lower()] if in_splits else "train", []).append((str(path), part[-2]))
+        raise DataError(
+            f"{top} has one label only ({next(iter(names), 'none')}); a classifier needs two: add a folder of "
+            "something else."
+        )
 
-    from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
 
-    kinds = Features({"image": Image(), "label": ClassLabel(names=names)})
-    columns = {
-        split: dict(zip(kinds, map(list, zip(*rows, strict=True)), strict=True)) for split, rows in files.items()
-    }
-    return DatasetDict({split: Dataset.from_dict(column, features=kinds) for split, column in columns.items()})
+def _vanished(skipped: dict[Path, str], pictures: list[Path], top: Path) -> list[str]:
+    """A sentence for each folder that holds nothing but skipped files, since its label is missing then."""
+    full = {folder for path in pictures for folder in path.parents}
+    empty = Counter(path.parent for path in skipped if path.parent not in full and path.parent != top)
+    return [
+        f"No picture in {text_of(folder.relative_to(top))} can be read ({many(number, 'file')}), so it is no label."
+        for folder, number in sorted(empty.items())
+    ]
+
+
+def skipped_in_words(skipped: dict[Path, str], top: Path) -> list[str]:
+    """A sentence for each reason for which files were passed over, with some of their names."""
+    by_reason: dict[str, list[Path]] = {}
+    for path, reason in skipped.items():
+        if reason != OF_SUCH_A_SPLIT:  # which has its own sentence
+            by_reason.setdefault(reason, []).append(path)
+    sentences = []
+    for reason, paths in by_reason.items():
+        names = listed(text_of(path.relative_to(top)) if path.is_relative_to(top) else text_of(path) for path in paths)
+        verb = "file is" if len(paths) == 1 else "files are each"
+        sentences.append(f"Skipped: {len(paths):,} {verb} {reason} ({names}).")
+    return sentences
+
+
+def listed(names: Iterable[str]) -> str:
+    """Some names as they stand in a sentence: a, b and 7 more."""
+    names = list(names)
+    shown = names[:LISTED]
+    if len(names) > LISTED:
+        return f"{', '.join(shown)} and {len(names) - LISTED:,} more"
+    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]
+
+
+def _pattern(top: Path, meanings: dict[int, str]) -> str:
+    """The folder with a pattern that gives its levels these meanings, as it is typed in a shell."""
+    return shlex.quote(str(Path(top, *(meanings.get(depth, ANY) for depth in range(max(meanings) + 1)))))
+
+
+# What load_dataset reads --------------------------------------------------------------------------------------
 
 
 def _described(top: Path) -> bool:
-    """Whether a file says which pictures there are and what belongs to each."""
+    """Whether a file says which pictures there are and what belongs to each, in the way that `load_dataset` knows."""
     card = top / "README.md"
     if card.is_file() and "\nconfigs:" in card.read_text(encoding="utf-8", errors="replace"):
         return True
-    return any(path.suffix in (".csv", ".jsonl", ".parquet") for path in top.rglob("metadata.*"))
+    return any(_names_files(path) for path in top.rglob("metadata.*"))
+
+
+def _names_files(metadata: Path) -> bool:
+    """Whether a metadata file has the column by which `load_dataset` finds the pictures."""
+    if metadata.suffix == ".parquet":
+        return True
+    if metadata.suffix not in (".csv", ".jsonl"):
+        return False
+    with metadata.open(encoding="utf-8-sig", errors="replace") as file:
+        return "file_name" in file.readline(10_000)
+
+
+def _has_tables(top: Path) -> bool:
+    """Whether there are files that hold a whole data set."""
+    kinds = (".parquet", ".arrow", ".tar")
+    return any(path.suffix.lower() in kinds for path in top.rglob("*") if not path.name.startswith("."))
+
+
+def _may_be_labels(places: list[_Place]) -> bool:
+    """Whether the pictures lie in several folders, all at the same depth."""
+    folders = {place.path.parent for place in places}
+    return len(folders) > 1 and len({len(place.folders) for place in places}) == 1

@@ -524,6 +524,8 @@ def run_evaluation(
     classifier = ImageClassifier.from_pretrained(bundle)
     record = _record_of(classifier, echo)
     photos = load_photos(data, classifier.image_size, cache=cache, progress=progress)
+    for sentence in photos.report["told"]:
+        echo(sentence)
     met = overlaps(np.asarray(photos.hashes).astype(str), record) if record else []
     complete = [overlap for overlap in met if overlap.complete]
     if record_as and any(len(overlap.rows) for overlap in met if overlap.split != record_as):

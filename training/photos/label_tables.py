@@ -1,0 +1,121 @@
+"""Tables of labels: which column is the label, and a CSV file that lies beside the pictures it speaks of."""
+
+import csv
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hub.batch import text_of
+from hub.errors import DataError
+from training.photos.split_words import split_of
+
+# What a column of labels is called, likeliest first.
+LABEL_COLUMNS = (
+    "label", "labels", "class", "classes", "class_name", "class_label", "label_name", "classname", "category",
+    "categories", "target", "targets", "species", "breed", "kind", "type", "y", "etiqueta", "klasse", "clase",
+)  # fmt: skip
+SPLIT_COLUMNS = ("split", "subset", "set", "partition", "fold")
+LARGEST = 200_000_000  # bytes of a table that are read
+ENOUGH = 0.5  # of a column's values name a picture
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What a table says of a picture."""
+
+    label: str
+    split: str | None
+
+
+def label_column(columns: Iterable[str]) -> str | None:
+    """The column that is called as labels are, the likeliest name first, case aside."""
+    called = {column.strip().casefold(): column for column in reversed(list(columns))}
+    return next((called[name] for name in LABEL_COLUMNS if name in called), None)
+
+
+def labels_in_tables(top: Path, pictures: list[Path], told: list[str]) -> dict[Path, Labelled]:
+    """The label of each picture that a CSV or TSV file in the folder, or one folder below, names; {} without a table.
+
+    Raises:
+        DataError: a table cannot be understood, or two of them speak of the pictures.
+    """
+    tables = [path for pattern in ("*.csv", "*.tsv", "*/*.csv", "*/*.tsv") for path in sorted(top.glob(pattern))]
+    tables = [path for path in tables if path.is_file() and "submission" not in path.name.casefold()]
+    names = _Names(top, pictures)
+    found: dict[Path, dict[Path, Labelled]] = {}
+    refused: list[str] = []
+    for path in tables:
+        rows, reason = _read(path, names)
+        if rows:
+            found[path] = rows
+        else:
+            refused.append(reason)
+    if not found and refused:
+        raise DataError(refused[0])
+    if len(found) > 1 and len(set().union(*found.values())) < sum(map(len, found.values())):
+        listed = " and ".join(path.name for path in found)
+        raise DataError(f"Several tables in {top} name the same pictures ({listed}); leave one of them there.")
+    for path, rows in found.items():
+        told.append(f"The labels of {len(rows):,} pictures are read from {text_of(path.relative_to(top))}.")
+    return {picture: row for rows in found.values() for picture, row in rows.items()}
+
+
+class _Names:
+    """Pictures by all that a table may call them."""
+
+    def __init__(self, top: Path, pictures: list[Path]):
+        self.top = top
+        self.by_path = {unicodedata.normalize("NFC", path.relative_to(top).as_posix()): path for path in pictures}
+        self.by_name: dict[str, Path | None] = {}
+        for path in pictures:
+            for name in {path.name, path.stem}:
+                name = unicodedata.normalize("NFC", name)
+                self.by_name[name] = None if name in self.by_name else path
+
+    def find(self, name: str, table: Path) -> Path | None:
+        """The picture of that path (from the table's folder or the top), name or stem, if there is only one."""
+        name = unicodedata.normalize("NFC", name.strip()).replace("\\", "/").removeprefix("./")
+        below = (table.parent.relative_to(self.top) / name).as_posix()
+        return self.by_path.get(below) or self.by_path.get(name) or self.by_name.get(name)
+
+
+def _read(path: Path, names: _Names) -> tuple[dict[Path, Labelled], str]:
+    """What a table says of the pictures, or nothing and one sentence on why it says nothing."""
+    if path.stat().st_size > LARGEST:
+        return {}, f"{path} has more than {LARGEST // 10**6} MB; split it, or sort the photos into one folder a label."
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        head = file.readline()
+        file.seek(0)
+        delimiter = max(("\t", ";", ","), key=head.count)
+        try:
+            header, *rows = csv.reader(file, delimiter=delimiter)
+        except (ValueError, csv.Error):
+            header, rows = [], []
+    rows = [row for row in rows if len(row) == len(header)]
+    needs = "it needs two: one with the pictures' file names (file_name), and one with their labels (label)"
+    columns = f"its columns: {', '.join(header)}" if header else "it is empty"
+    found = {k: [names.find(row[k], path) for row in rows] for k in range(len(header))}
+    number = {k: sum(picture is not None for picture in pictures) for k, pictures in found.items()}
+    files = max(number, key=lambda k: number[k], default=None)
+    if files is None or number[files] < max(1, ENOUGH * len(rows)):
+        return {}, f"No column of {path} names the pictures beside it ({columns}); {needs}."
+    others = [column for k, column in enumerate(header) if k != files]
+    label = label_column(others) or (others[0] if len(others) == 1 else None)
+    if label is None:
+        return {}, f"{path} has no column that is clearly the label ({columns}); {needs}."
+    split = next((column for column in others if column.strip().casefold() in SPLIT_COLUMNS and column != label), None)
+    place, split_place = header.index(label), header.index(split) if split else None
+    own = split_of(path.stem)
+    labelled: dict[Path, Labelled] = {}
+    for picture, row in zip(found[files], rows, strict=True):
+        name = unicodedata.normalize("NFC", row[place].strip())
+        if picture is None or not name:
+            continue
+        said = Labelled(name, own if split_place is None else split_of(row[split_place], any_word=True))
+        if labelled.setdefault(picture, said) != said:
+            return {}, (
+                f"{path} gives {text_of(picture.name)} two labels or splits ({labelled[picture].label} and "
+                f"{said.label}); leave one."
+            )
+    return labelled, ""

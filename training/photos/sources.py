@@ -1,0 +1,258 @@
+"""From what somebody calls their data to one row a picture: a name on the Hub, a folder, a zip, tables of pictures."""
+
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hub.batch import text_of
+from hub.bundle import label_fault
+from hub.errors import DataError, ImageError, Refusal, first_line
+from hub.images import recognise
+from training.photos.folders import LabelFolder, listed, read_folder, skipped_in_words, with_pattern
+from training.photos.label_tables import LABEL_COLUMNS, label_column
+from training.photos.split_words import split_of
+from training.photos.zips import unpacked
+from training.results.pages import many
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict, Features
+
+
+@dataclass(frozen=True)
+class Row:
+    """A picture as the data set stores it.
+
+    Attributes:
+        split: the data set's own name of its split.
+        use: what that split is used for: "train", "validation" or "test".
+        number: the row's number in its split.
+        label: an index into the names of the labels, -1 without one.
+        path: of its file, if it has one.
+        encoded: the bytes of its file, if they are not on disk.
+    """
+
+    split: str
+    use: str
+    number: int
+    label: int
+    path: str | None
+    encoded: bytes | None
+
+    def bytes(self) -> bytes:
+        """The picture's file.
+
+        Raises:
+            ImageError: there is none, or it cannot be read.
+        """
+        if self.encoded is not None:
+            return self.encoded
+        if self.path is None:
+            raise ImageError(f"Row {self.number} of {self.split} holds no picture.")
+        try:
+            return Path(self.path).read_bytes()
+        except OSError as error:
+            raise ImageError(f"{Path(self.path).name} cannot be read from disk.") from error
+
+    @property
+    def file(self) -> str:
+        """The name of its file with the folder it lies in, "" where the data set keeps none."""
+        return text_of("/".join(Path(self.path or "").parts[-2:]))
+
+
+@dataclass(frozen=True)
+class Source:
+    """All rows of a data set, the names of its labels (K, in NFC), and what was passed over.
+
+    Attributes:
+        name: as it was given, with ~ expanded.
+        skipped: files that look meant and are no rows: (file, what it is).
+        told: sentences on how the data set was read where that is not plain.
+    """
+
+    name: str
+    rows: list[Row]
+    label_names: list[str]
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+
+
+def local_path(name_or_folder: str | Path) -> Path | None:
+    """The folder or file that a data set's name means, without a pattern behind it; None for a name on the Hub."""
+    path = Path(with_pattern(name_or_folder)[0])
+    return path if path.exists() else None
+
+
+def read_source(name_or_folder: str | Path, cache: Path) -> Source:
+    """The rows of a data set.
+
+    Args:
+        name_or_folder: a name on the Hub; a folder that has label folders, a table of labels or tables of pictures in
+            it, with a pattern behind it or not (`training.folders`); or a zip of such a folder.
+        cache: where a zip is unpacked.
+
+    Raises:
+        DataError: no such data set, or one that cannot be understood.
+        StorageError: a folder cannot be listed, or the cache not be written.
+    """
+    place, levels = with_pattern(name_or_folder)
+    name = str(Path(place, *levels)) if levels else place
+    top = Path(place)
+    if top.is_file():
+        top = unpacked(top, cache / "zips")
+    folder = read_folder(top, levels) if top.is_dir() else None
+    source = _of_folder(name, folder, top) if folder else _of_tables(name, _load(place, top))
+    for label in source.label_names:
+        if fault := label_fault(label):
+            raise DataError(f"The label {label!r} of {name} has {fault}; rename it.")
+    return source
+
+
+def _of_folder(name: str, folder: LabelFolder, top: Path) -> Source:
+    names = sorted({label for _, _, label in folder.pictures})
+    place = {label: k for k, label in enumerate(names)}
+    by_split: dict[str, list[tuple[Path, str]]] = {}
+    for path, split, label in folder.pictures:
+        by_split.setdefault(split, []).append((path, label))
+    rows = [
+        Row(split, split, number, place[label], str(path), None)
+        for split, pictures in by_split.items()
+        for number, (path, label) in enumerate(pictures)
+    ]
+    skipped = [(text_of(path.relative_to(top)), reason) for path, reason in folder.skipped.items()]
+    return Source(name, rows, names, skipped, [*folder.told, *skipped_in_words(folder.skipped, top)])
+
+
+# Tables of pictures, as the Hub has them ------------------------------------------------------------------------
+
+
+def _load(name: str, top: Path) -> "DatasetDict":
+    import datasets
+
+    try:  # a folder by its whole path, since "csv" and "pandas" alone mean something else to it
+        return datasets.load_dataset(str(top.resolve()) if top.is_dir() else name)
+    except Refusal:
+        raise
+    except Exception as error:  # load_dataset raises a dozen unrelated types
+        raise DataError(
+            f"No data set could be loaded from {name} ({first_line(error)}); "
+            "give a folder of pictures or a name on the Hub."
+        ) from error
+
+
+def _of_tables(name: str, splits: "DatasetDict") -> Source:
+    told: list[str] = []
+    uses = _uses(list(splits), told)
+    for split, table in splits.items():
+        if split not in uses:
+            told.append(
+                f"The split {split} means neither training, validation nor test: its {many(len(table), 'row')} "
+                f"{'is' if len(table) == 1 else 'are'} left out."
+            )
+    features = next(iter(splits.values())).features
+    image = _picture_column(splits, features, name)
+    label = _label_column(features, image, name, told)
+    names, index_of = _label_names(splits, features, label)
+    rows = []
+    for split, use in uses.items():
+        for number, (value, picture) in enumerate(_cells(splits[split], label, image)):
+            index = index_of.get(value, -1)
+            if index < 0 and value not in (None, -1) and value == value:  # NaN is not itself
+                raise DataError(
+                    f"Row {number} of {split} in {name} has the label {value!r}, but {label} knows only 0 to "
+                    f"{len(names) - 1} ({listed(names)}); correct it, or leave that row out."
+                )
+            rows.append(Row(split, use, number, index, *picture))
+    return Source(name, rows, names, told=told)
+
+
+def _uses(splits: list[str], told: list[str]) -> dict[str, str]:
+    """What each split is used for, without those whose names mean nothing beside others that do."""
+    found = {split: split_of(split, any_word=True) for split in splits}
+    if not any(found.values()):
+        told.append(
+            f"The names of its own splits ({listed(splits)}) mean neither training, validation nor test: they are put "
+            "together and split anew."
+        )
+        return dict.fromkeys(splits, "train")
+    return {split: use for split, use in found.items() if use}
+
+
+def _picture_column(splits: "DatasetDict", features: "Features", name: str) -> str:
+    """The column of pictures: the one of the usual name, else the first of that kind."""
+    import datasets
+
+    images = [column for column, kind in features.items() if isinstance(kind, datasets.Image)]
+    table = next(iter(splits.values()))
+    if not images:  # as other libraries write them: no kind, but the bytes of files
+        images = [column for column in features if _holds_files(table, column)]
+    if not images:
+        raise DataError(
+            f"{name} has no picture column (its columns: {', '.join(features)}); give a folder of pictures, or tables "
+            "that hold each picture's file in a column called image."
+        )
+    return next((column for column in ("image", "img") if column in images), images[0])
+
+
+def _holds_files(table: "Dataset", column: str) -> bool:
+    """Whether the first cell that is not empty holds the bytes of a picture."""
+    import datasets
+
+    kind = table.features[column]
+    binary = isinstance(kind, datasets.Value) and "binary" in kind.dtype
+    if not binary and not (isinstance(kind, dict) and "bytes" in kind):
+        return False
+    for row in table.select_columns([column]):
+        content = row[column]["bytes"] if isinstance(row[column], dict) else row[column]
+        if content:
+            return recognise(content[:4096])[0] != "other"
+    return False
+
+
+def _label_column(features: "Features", image: str, name: str, told: list[str]) -> str:
+    """The column of labels: label or labels, else the first that names its classes, else one that is called as such."""
+    import datasets
+
+    classes = [column for column, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
+    scalars = [column for column, kind in features.items() if isinstance(kind, datasets.ClassLabel | datasets.Value)]
+    usual = next((column for column in ("label", "labels") if column in scalars), None)
+    label = usual or (classes[0] if classes else label_column(c for c in scalars if c != image))
+    if label is None:
+        raise DataError(
+            f"{name} has no label column (its columns: {', '.join(features)}); call the one that holds the labels "
+            f"{LABEL_COLUMNS[0]}."
+        )
+    others = [column for column in classes if column != label]
+    if not usual:
+        more = f"; its other columns of labels are {listed(others)}" if others else ""
+        told.append(f"The labels are read from the column {label}{more}.")
+    return label
+
+
+def _label_names(splits: "DatasetDict", features: "Features", label: str) -> tuple[list[str], dict]:
+    """The names of the labels in NFC, each once, and what a cell's value is as an index into them."""
+    if hasattr(features[label], "names"):
+        values = list(enumerate(features[label].names))
+    else:
+        found = {value for table in splits.values() for value in table.unique(label)}
+        values = [(value, str(value)) for value in sorted(found - {None}) if value == value]  # NaN is not itself
+    named = {value: unicodedata.normalize("NFC", name) for value, name in values}
+    names = list(dict.fromkeys(named.values()))
+    return names, {value: names.index(name) for value, name in named.items()}
+
+
+def _cells(table: "Dataset", label: str, image: str) -> Iterator[tuple[object, tuple[str | None, bytes | None]]]:
+    """Each row's label as it is stored, and the path and the bytes of its picture."""
+    import datasets
+
+    table = table.select_columns([image, label])
+    if isinstance(table.features[image], datasets.Image):
+        table = table.cast_column(image, datasets.Image(decode=False))
+    for row in table:
+        picture = row[image]
+        if isinstance(picture, bytes):
+            yield row[label], (None, picture)
+        else:
+            picture = picture or {}
+            yield row[label], (picture.get("path"), picture.get("bytes"))

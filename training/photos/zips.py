@@ -1,0 +1,57 @@
+"""A zip of pictures as a folder: unpacked once, by its content, and never to a place that a name in it chooses."""
+
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from hub.errors import DataError
+from hub.files import folder_aside, sha256
+from training.files import alone
+
+MOST_FILES = 2_000_000
+MOST_TIMES = 100  # a zip's size, and then some: pictures are packed already, and blank ones are small
+SOME = 10**9  # bytes
+CHUNK = 2**20
+
+
+def unpacked(path: Path, folder: Path) -> Path:
+    """The folder that a zip is unpacked to, in `folder`; a second time it is there already.
+
+    Raises:
+        DataError: it is no zip, damaged, encrypted, far larger inside than outside, or has names that lead elsewhere.
+        StorageError: it cannot be unpacked there.
+    """
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{path} is a file, but no zip; give the folder that the pictures lie in.")
+    target = folder / sha256(path)[:32]
+    if not target.is_dir():
+        with alone(target):
+            if not target.is_dir():
+                with folder_aside(target) as aside:
+                    _extract(path, aside)
+    return target
+
+
+def _extract(path: Path, aside: Path) -> None:
+    left = MOST_TIMES * path.stat().st_size + SOME
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+            if len(entries) > MOST_FILES:
+                raise DataError(f"{path} holds more than {MOST_FILES:,} files; unpack it and give the folder.")
+            for entry in entries:
+                name = PurePosixPath(entry.filename.replace("\\", "/"))
+                if name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
+                    raise DataError(f"{path} holds a file that leads out of it ({entry.filename!r}); do not use it.")
+                if entry.flag_bits & 0x1:
+                    raise DataError(f"{path} is encrypted; unpack it with its password and give the folder.")
+                place = aside.joinpath(*name.parts)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(entry) as source, open(place, "wb") as file:
+                    while chunk := source.read(CHUNK):
+                        left -= len(chunk)
+                        if left < 0:
+                            raise DataError(f"{path} is far larger inside than outside; unpack it and give the folder.")
+                        file.write(chunk)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeError, FileExistsError) as error:
+        raise DataError(f"{path} is damaged and cannot be unpacked ({error}); make or download it again.") from error
