@@ -32,8 +32,9 @@ from PIL import Image
 from skimage.data import chelsea
 
 from hub import ImageClassifier
-from hub.classifier import DEFAULT, softmax
+from hub.classifier import DEFAULT
 from hub.images import to_tensor
+from hub.scores import softmax
 
 ROOT = Path(__file__).parent.parent
 PAUSE = 0.05  # seconds between turns: thread pools go on spinning for some milliseconds after their work

@@ -22,9 +22,10 @@ from hub import bundle
 from hub.classifier import ImageClassifier
 from hub.errors import BundleError, ImageError
 from hub.files import sha256, write_aside
-from hub.formats import FORMATS, Answers, Format, softmax
+from hub.formats import FORMATS, Answers, Format
 from hub.images import open_image, to_tensor
 from hub.publishing import staging
+from hub.scores import softmax
 
 TOLERANCE = 1e-4  # in probabilities; in evidence, as a share of the largest cell (float32 rounds relative to size)
 REFERENCE = "keras"

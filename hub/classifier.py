@@ -16,10 +16,11 @@ import numpy as np
 from hub import bundle, remote, safety
 from hub.errors import BundleError, ImageError
 from hub.files import sha256
-from hub.formats import Runner, batched, find_format, labels_of, softmax
+from hub.formats import Runner, batched, find_format, labels_of
 from hub.formats.foreign import as_classifier, refuse_probabilities
 from hub.formats.keras import make_portable
 from hub.images import to_tensor
+from hub.scores import softmax
 
 if TYPE_CHECKING:
     import keras
@@ -189,7 +190,7 @@ class ImageClassifier:
         logits, evidence = self.predict_tensors(photos)
         maps = [None] * len(logits) if evidence is None else evidence
         return [
-            Prediction(self.labels[int(row.argmax())], softmax(row), row, map_)
+            Prediction(self.labels[int(row.argmax())], softmax(row).astype(np.float32), row, map_)
             for row, map_ in zip(logits, maps, strict=True)
         ]
 

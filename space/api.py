@@ -31,9 +31,9 @@ from hub import BundleError, ImageClassifier, ImageError, Prediction
 from hub.errors import ImageTooLargeError, UnsupportedImageError
 from hub.heatmaps import overlay, shown_map
 from hub.images import LARGE_PIXELS, MAX_JPEG_PIXELS, MAX_PIXELS, MAX_SIDE, declared_pixels, to_tensor_and_picture
+from hub.scores import log_odds
 from space import guards, limits
 from space.api_schema import describe
-from space.curves import log_odds
 from space.html import data_url
 from space.offer import Offer
 from space.viewer import OPACITY, jpeg, scale_of
@@ -346,7 +346,7 @@ def row(classifier: ImageClassifier, prediction: Prediction) -> dict:
         "label": prediction.label,
         "probabilities": dict(zip(labels, prediction.probabilities.tolist(), strict=True)),
         "logits": dict(zip(labels, logits.tolist(), strict=True)),
-        "log_odds": {label: float(log_odds(logits[None], k)[0]) for k, label in enumerate(labels)},
+        "log_odds": dict(zip(labels, log_odds(logits[None])[0].tolist(), strict=True)),
         "evidence": None,
     }
     if evidence is not None:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from space.curves import BINS, Calibration, Ranking, wilson
+from hub.scores import BINS, Calibration, wilson
+from space.curves import Ranking
 from space.languages import Say
 
 if TYPE_CHECKING:

@@ -11,25 +11,6 @@ from functools import cached_property
 
 import numpy as np
 
-BINS = 15  # of the calibration error
-
-
-def log_odds(logits: np.ndarray, k: int) -> np.ndarray:
-    """Return the log-odds of label `k` against all others (N,) float64, of logits (N, K).
-
-    It orders pictures as the probability does, but two probabilities that both round to 1 are no tie.
-    """
-    logits = logits.astype(np.float64)
-    rest = np.delete(logits, k, axis=1)
-    top = rest.max(axis=1, keepdims=True)
-    return logits[:, k] - (top[:, 0] + np.log(np.exp(rest - top).sum(axis=1)))
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Return the probabilities (N, K) float64 of logits (N, K)."""
-    exponents = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return exponents / exponents.sum(axis=1, keepdims=True)
-
 
 @dataclass(frozen=True)
 class Counts:
@@ -171,42 +152,3 @@ class Ranking:
         if not np.isfinite(boundary):  # all are on one side: the surest of the opposite first
             boundary = 0.0 if not len(wrong) else (self.odds.max() if boundary > 0 else self.odds.min())
         return wrong[np.argsort(-np.abs(self.odds[wrong] - boundary), kind="stable")]
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Pictures in BINS of equal width of their top probability (Guo et al. 2017, arXiv:1706.04599)."""
-
-    photos: np.ndarray  # (BINS,) how many
-    confidence: np.ndarray  # (BINS,) mean top probability, NaN where there are none
-    right: np.ndarray  # (BINS,) share answered rightly, NaN where there are none
-    error: float  # expected calibration error: the mean gap of the two, weighted by the photos
-
-
-def calibration(truth: np.ndarray, logits: np.ndarray) -> Calibration:
-    """Compare how sure the answers are with how often they are right.
-
-    Args:
-        truth: (N,) the true labels' numbers.
-        logits: (N, K).
-    """
-    confidence = softmax(logits).max(axis=1)
-    right = np.argmax(logits, axis=1) == truth
-    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)  # open below, closed above
-    photos = np.bincount(bins, minlength=BINS)
-    gap = np.bincount(bins, weights=right - confidence, minlength=BINS)
-    with np.errstate(invalid="ignore"):
-        return Calibration(
-            photos,
-            np.bincount(bins, weights=confidence, minlength=BINS) / photos,
-            np.bincount(bins, weights=right, minlength=BINS) / photos,
-            float(np.abs(gap).sum() / len(truth)),
-        )
-
-
-def wilson(share: np.ndarray, number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the 95 % interval of a share (Wilson 1927), sensible for few pictures and for shares of 0 and 1."""
-    z = 1.959964
-    centre = (share + z**2 / (2 * number)) / (1 + z**2 / number)
-    half = z * np.sqrt(share * (1 - share) / number + z**2 / (4 * number**2)) / (1 + z**2 / number)
-    return np.minimum(centre - half, share), np.maximum(centre + half, share)

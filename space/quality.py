@@ -20,14 +20,16 @@ from hub import BundleError, ImageClassifier, ImageError
 from hub.bundle import METRICS, PREDICTIONS
 from hub.heatmaps import colour, fixed_scale, overlay, shown_map
 from hub.images import open_image
+from hub.record import SPLITS, NoRecord, Record, Split
+from hub.scores import BINS, Calibration, calibration, log_odds
 from space import charts, words
 from space.charts import number
-from space.curves import BINS, Calibration, Counts, Ranking, calibration, log_odds
+from space.curves import Counts, Ranking
 from space.html import data_url, refusal
 from space.languages import Say, fixed, of, written
 from space.offer import Offer
 from space.opening import opening
-from space.record import SPLITS, NoRecord, Photos, Record, Split, fetch
+from space.record import Photos, fetch
 from space.viewer import OPACITY, jpeg
 
 THRESHOLD = 0.5
@@ -73,7 +75,7 @@ class Quality:
     def _ranking(self, name: str, k: int) -> Ranking:
         """Return the photos of a split in the order of label `k`."""
         split = self.record.splits[name]
-        return Ranking(split.truth == k, log_odds(split.logits, k))
+        return Ranking(split.truth == k, log_odds(split.logits)[:, k])
 
     def _calibration(self, name: str) -> Calibration:
         """Return the calibration of a split."""

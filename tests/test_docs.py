@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from hub import ImageClassifier
 from hub.cli import app
-from hub.formats import softmax
+from hub.scores import softmax
 from tests.hub_server import HubServer
 
 ROOT = Path(__file__).parent.parent

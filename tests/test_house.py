@@ -28,7 +28,7 @@ import hub.cli
 import training.cli
 from hub.agreement import failures
 from hub.classifier import DEFAULT
-from hub.publishing import card
+from hub.scores import score
 
 ROOT = Path(__file__).parent.parent
 SPACE, TRAINING, DEV = "requirements.txt", "requirements-training.txt", "requirements-dev.txt"
@@ -237,7 +237,7 @@ def test_the_numbers_quoted_are_the_released_models(path):
     scored = [metrics["test"], *(metrics["elsewhere"].values() if path == "README.md" else ())]
     for scores in scored:
         for name in ("roc_auc", "accuracy", "log_loss"):
-            assert card.score(name, scores[name]) in text
+            assert score(name, scores[name]) in text
 
 
 def test_the_agreement_quoted_is_the_released_models():

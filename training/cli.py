@@ -156,6 +156,7 @@ def _fit_one(
     from training.finish import make_bundle
     from training.fit import fit as train
     from training.results import figures
+    from training.results.bootstrap import scores_of
     from training.results.evaluate import score_lines
 
     model = train(settings, photos, folder, cache=cache)
@@ -166,7 +167,7 @@ def _fit_one(
             scale=classifier.evidence_scale, prefix=f"{split}_",
             history=folder / "history.csv" if split == "validation" else None,
         )  # fmt: skip
-        print(score_lines(f"{split.capitalize()} split, {len(found):,} pictures", found.metrics()))
+        print(score_lines(f"{split.capitalize()} split, {len(found):,} pictures", scores_of(found)))
     print(f"The bundle is in {folder / 'bundle'}.")
     return classifier
 

@@ -9,9 +9,11 @@ import numpy as np
 
 from hub.classifier import ImageClassifier
 from hub.heatmaps import fixed_scale
+from hub.record import Predictions, predictions_table
 from training.fit import weights_sha256
 from training.photos.data import Photos
-from training.results.evaluate import Predictions, evaluate, predictions_table
+from training.results.bootstrap import scores_of
+from training.results.evaluate import evaluate
 from training.settings import told
 
 MODEL_TYPES = {"MobileNetV2": "mobilenet_v2"}  # as Transformers spells them
@@ -59,7 +61,7 @@ def make_bundle(
     metrics = {
         "dataset": _dataset(photos, data_title, data_name, data_note),
         "training": _training(settings, run, recipe, command, photos),
-        **{name: found.metrics() for name, found in predictions.items()},
+        **{name: scores_of(found) for name, found in predictions.items()},
     }
     held = photos.subset("validation")
     classifier.save_pretrained(

@@ -26,20 +26,20 @@ from pathlib import Path
 import keras
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from tqdm import tqdm
 
 from hub.errors import DataError
 from hub.files import sha256, storage
+from hub.scores import softmax
 from training.files import alone, write_arrays, write_json, write_rows
 from training.networks.backbones import evidence_model, features_model, freeze, freeze_batch_norm
 from training.networks.networks import last_layer, mirrored, network, whiten
 from training.networks.optimise import decay_kernels, learning_rate, live_statistics, make_optimizer
 from training.photos.batches import Batches
 from training.photos.data import Photos, default_cache, write_problems
-from training.results.evaluate import point_scores
+from training.results.bootstrap import point_scores
 from training.settings import DEFAULTS, OF_BACKBONES, OF_NETWORKS, PLACES, check
 
 CHECKPOINT_SECONDS = 240
@@ -429,7 +429,7 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> tuple[float, floa
     classes = range(logits.shape[1])
 
     def loss(log_temperature: float) -> float:
-        p = softmax(logits.astype(np.float64) / np.exp(log_temperature), axis=1)
+        p = softmax(logits.astype(np.float64) / np.exp(log_temperature))
         return log_loss(labels, p, labels=classes)
 
     found = minimize_scalar(loss, bounds=(-np.log(4), np.log(4)), method="bounded")

@@ -10,7 +10,8 @@ import numpy as np
 
 from hub import bundle as bundle_files
 from hub.errors import DataError
-from training.results.evaluate import Predictions, point_scores, read_predictions
+from hub.record import Predictions, read_predictions
+from training.results.bootstrap import point_scores, scores_of
 from training.results.figures import read_history
 from training.settings import DEFAULTS, OF_BACKBONES, OF_NETWORKS
 
@@ -85,7 +86,7 @@ class Run:
         known, found = self.metrics.get(split) or {}, self.predictions.subset(split)
         value = (known.get("accuracy") or {}).get("value")
         same = value is not None and abs(value - point_scores(found.labels, found.logits)["accuracy"]) < 1e-9
-        return known if same and known.get("photos") == len(found) else found.metrics()
+        return known if same and known.get("photos") == len(found) else scores_of(found)
 
 
 def run_folders(folders: Sequence[str | Path]) -> list[Path]:

@@ -18,6 +18,7 @@ import numpy as np
 from hub import bundle
 from hub.errors import BundleError, StorageError, first_line
 from hub.safety import regular_size
+from hub.scores import softmax
 
 if TYPE_CHECKING:
     from hub.classifier import ImageClassifier
@@ -51,7 +52,7 @@ class Runner:
         Here: by the four lines of Pillow that the card shows for libraries that do not read pictures themselves.
         """
         logits, _ = self(pillow_pixels(path, self.image_size)[None])
-        return softmax(logits[0])
+        return softmax(logits[0]).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -183,12 +184,6 @@ def batched(runner: Callable[[np.ndarray], tuple], photos: np.ndarray, size: int
     parts = [runner(photos[start : start + size]) for start in range(0, max(len(photos), 1), size)]
     logits, evidence = zip(*parts, strict=True)
     return np.concatenate(logits), None if evidence[0] is None else np.concatenate(evidence)
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Return probabilities (..., K) float32 of logits (..., K), computed in float64."""
-    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    return (exponentials / exponentials.sum(axis=-1, keepdims=True)).astype(np.float32)
 
 
 def normalised(photos: np.ndarray) -> np.ndarray:

@@ -1,6 +1,5 @@
 """The model card: one text rendered from a bundle's config and its measured results, never edited by hand."""
 
-import math
 import re
 from collections.abc import Iterable
 from pathlib import PurePath
@@ -9,44 +8,11 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hub.publishing import card_runtimes
 from hub.publishing.markdown import facts, paragraphs, table
+from hub.scores import NOT_MEASURED, SCORES, duration, number, score, wilson
 
-SCORES = {
-    "roc_auc": "ROC AUC",
-    "average_precision": "Average precision",
-    "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy",
-    "precision": "Precision",
-    "recall": "Recall",
-    "f1": "F1",
-    "log_loss": "Log loss",
-    "expected_calibration_error": "Expected calibration error",
-}
-# How a number is printed: decimals, and whether as a percentage. One place, so that the card and
-# `python -m training evaluate` mean the same by "to the printed digit".
-_FIVE_DECIMALS = {"roc_auc", "average_precision"}
-_FOUR_DECIMALS = {"log_loss", "expected_calibration_error"}
-NOT_MEASURED = "not measured"
 NOT_TOLD_APART = "the intervals overlap, so this may be chance"
 LARGEST_MATRIX = 20  # labels; beyond, a table of the commonest confusions is read more easily
 WEAKEST = 10  # labels whose recall is shown then
-
-
-def number(name: str, value: float) -> str:
-    """One score in its printed digits: 0.99925, 98.90 % or 0.0327."""
-    if name in _FIVE_DECIMALS:
-        return f"{value:.5f}"
-    return f"{value:.4f}" if name in _FOUR_DECIMALS else f"{100 * value:.2f} %"
-
-
-def score(name: str, entry: dict | None) -> str:
-    """A score with its interval, such as `98.90 % (98.40–99.30)`; says so where there is none."""
-    if not entry or entry.get("value") is None:
-        return NOT_MEASURED
-    text = number(name, entry["value"])
-    low, high = entry.get("low"), entry.get("high")
-    if low is None or high is None:
-        return text
-    return f"{text} ({number(name, low).removesuffix(' %')}–{number(name, high).removesuffix(' %')})"
 
 
 def render(config: dict, metrics: dict | None, agreement: dict | None = None, repo_id: str | None = None) -> str:
@@ -376,13 +342,12 @@ def _recalls(names: list[str], scored: dict[str, dict]) -> str:
 
 def _recall(matrix: list[list[int]], k: int) -> tuple[float, float, float]:
     """Return the recall of label k and its 95 % Wilson interval; 1, 0 and 1 if it has no photo."""
-    total, z = sum(matrix[k]), 1.959964
+    total = sum(matrix[k])
     if not total:
         return 1.0, 0.0, 1.0
     share = matrix[k][k] / total
-    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return share, middle - half, middle + half
+    low, high = wilson(share, total)
+    return share, float(low), float(high)
 
 
 def _recall_text(matrix: list[list[int]], k: int) -> str:
@@ -588,11 +553,3 @@ def _pairs(content: object) -> str | None:
     if isinstance(content, dict):
         return ", ".join(f"{key} {value}" for key, value in content.items()) or None
     return str(content) if content else None
-
-
-def duration(seconds: float) -> str:
-    """47 s, 12 min or 1 h 34 min."""
-    if seconds < 90:
-        return f"{round(seconds)} s"
-    hours, minutes = divmod(math.floor(seconds / 60 + 0.5), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

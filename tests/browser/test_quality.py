@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from hub import ImageClassifier
+from hub.record import Record
 from space.quality import Quality
-from space.record import Record
 from tests.browser.conftest import app, opened
 from tests.space.attacks import ATTACKS
 from tests.space.records import recorded

@@ -11,9 +11,9 @@ import tensorflow as tf
 from keras import layers, ops
 
 from hub import BundleError, ImageClassifier
-from hub.formats import softmax
 from hub.formats.foreign import as_classifier, drawn
 from hub.formats.onnx import to_onnx
+from hub.scores import softmax
 
 SIDE = 4
 WEIGHTS = np.array([[2, 0, -1], [0, 3, 0], [-3, 1, 2]], np.float32)  # of the mean red, green and blue for each label

@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 
 from hub import BundleError, ImageClassifier, UsageError, bundle, safety
-from hub.formats import FORMATS, find_format, softmax
+from hub.formats import FORMATS, find_format
 from hub.formats.transformers import MobileNet, find_mobilenet
+from hub.scores import softmax
 
 RUN_HERE = ["keras", "keras-folder", "onnx", "litert", "openvino"]
 WRITTEN = [*RUN_HERE, "coreml", "h5"]

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 
 from hub import ImageClassifier
 from hub.images import pixel_hash
+from hub.record import Predictions, predictions_table
 from training.files import write_json
-from training.results.evaluate import Predictions, predictions_table
+from training.results.bootstrap import scores_of
 
 
 def recorded(bundle: Path, target: Path, pixels: np.ndarray, *, seed: int = 0, metrics: bool = True) -> Path:
@@ -38,7 +39,9 @@ def recorded(bundle: Path, target: Path, pixels: np.ndarray, *, seed: int = 0, m
 def write(folder: Path, predictions: Predictions, *, metrics: bool = True) -> None:
     """Put predictions.parquet into a bundle, and the test split's scores into its metrics.json."""
     pq.write_table(predictions_table(predictions), folder / "predictions.parquet")
-    write_json(folder / "metrics.json", {"test": predictions.subset("test").metrics(resamples=50)} if metrics else {})
+    write_json(
+        folder / "metrics.json", {"test": scores_of(predictions.subset("test"), resamples=50)} if metrics else {}
+    )
 
 
 def without_evidence(predictions: Predictions) -> Predictions:

@@ -1,4 +1,4 @@
-"""The curves, the counts and the calibration are scikit-learn's and those of training.results.evaluate."""
+"""The curves and the counts are scikit-learn's."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from space.curves import BINS, Counts, Ranking, calibration, log_odds, softmax
-from training.results import evaluate
+from hub.scores import log_odds, softmax
+from space.curves import Counts, Ranking
 
 
 def drawn(labels: int, photos: int = 400) -> tuple[np.ndarray, np.ndarray]:
@@ -22,8 +22,7 @@ def drawn(labels: int, photos: int = 400) -> tuple[np.ndarray, np.ndarray]:
 def test_curves_are_scikit_learns(labels):
     truth, logits = drawn(labels)
     for k in range(labels):
-        odds = log_odds(logits, k)
-        assert odds == pytest.approx(evaluate.log_odds(logits)[:, k], abs=1e-12)
+        odds = log_odds(logits)[:, k]
         ranking = Ranking(truth == k, odds)
         false, true, _ = sk.roc_curve(truth == k, odds)
         np.testing.assert_array_equal(ranking.roc, (false, true))
@@ -36,7 +35,7 @@ def test_curves_are_scikit_learns(labels):
 @pytest.mark.parametrize("threshold", [0.0, 0.001, 0.25, 0.5, 0.9, 1.0])
 def test_the_counts_at_a_threshold_are_scikit_learns(threshold):
     truth, logits = drawn(3)
-    ranking = Ranking(truth == 1, log_odds(logits, 1))
+    ranking = Ranking(truth == 1, log_odds(logits)[:, 1])
     called = softmax(logits)[:, 1] >= threshold
     counts = ranking.at(threshold)
     (spared, alarms), (missed, found) = sk.confusion_matrix(truth == 1, called, labels=[False, True])
@@ -74,15 +73,3 @@ def test_a_probability_that_rounds_to_one_is_no_tie():
     assert ranking.probability.tolist() == [1.0, 1.0]
     assert ranking.roc_auc == 1.0
     assert Ranking(np.array([True, False]), np.array([1.0, -1e4])).probability[1] == 0.0
-
-
-@pytest.mark.parametrize("labels", [2, 7])
-def test_calibration_is_that_of_the_evaluation(labels):
-    truth, logits = drawn(labels)
-    found = calibration(truth, logits)
-    assert found.error == pytest.approx(evaluate.expected_calibration_error(truth, logits), abs=1e-15)
-    bins, confidence, right = evaluate.calibration_bins(truth, logits)
-    assert found.photos.tolist() == np.bincount(bins, minlength=BINS).tolist()
-    for index in set(bins.tolist()):
-        assert found.confidence[index] == pytest.approx(confidence[bins == index].mean())
-        assert found.right[index] == pytest.approx(right[bins == index].mean())

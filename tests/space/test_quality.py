@@ -19,15 +19,15 @@ from sklearn.metrics import roc_auc_score
 
 from hub import ImageClassifier
 from hub.classifier import DEFAULT
-from hub.publishing import card
+from hub.record import Record, read_predictions
+from hub.scores import calibration, log_odds, score
 from space import charts, quality
-from space.curves import Counts, calibration
+from space.curves import Counts
 from space.languages import LANGUAGES, Say, texts
 from space.offer import Offer
 from space.quality import ON_A_PAGE, Quality, about, area, mistakes, numbers, snippet
-from space.record import Photos, Record
+from space.record import Photos
 from tests.space.records import recorded, without_evidence, write
-from training.results.evaluate import log_odds, read_predictions
 
 SAY = Say("en")
 HOSTILE = "<img src=x onerror=alert(1)> {{value}} '\""
@@ -63,7 +63,7 @@ def test_the_released_numbers_are_those_of_metrics_json(released, claimed, split
     chosen = released.record.splits[split]
     shown = numbers(SAY, "dog", "cat", released.ranking(split, 1).at(0.5), 0.5).replace("\N{NO-BREAK SPACE}", " ")
     for name in ("recall", "precision", "f1", "accuracy"):
-        assert f"<b>{card.score(name, expected[name]).split(' (')[0]}</b>" in shown
+        assert f"<b>{score(name, expected[name]).split(' (')[0]}</b>" in shown
     (cats, taken), (missed, dogs) = expected["confusion_matrix"]
     cells = [int(cell.replace(",", "")) for cell in re.findall(r"<td class='(?:right|wrong)'>([\d,]+)</td>", shown)]
     assert cells == [dogs, missed, taken, cats]

@@ -11,14 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+import hub.record
 from hub import BundleError, ImageClassifier
 from hub.classifier import DEFAULT
 from hub.errors import DataError
+from hub.record import NoRecord, Record, read_predictions
 from space import record
-from space.record import NoRecord, Photos, Record
+from space.record import Photos
 from tests.hub_server import HubServer, Repo
 from tests.space.records import recorded, without_evidence, write
-from training.results.evaluate import read_predictions
 
 
 @pytest.fixture(scope="module")
@@ -111,14 +112,14 @@ def test_a_broken_file_is_one_sentence(bundle, tmp_path):
 
 
 def test_a_record_that_is_too_large_is_refused_before_it_is_read(bundle, monkeypatch):
-    monkeypatch.setattr(record, "MOST_VALUES", 100)  # there are 40 x 3
+    monkeypatch.setattr(hub.record, "MOST_VALUES", 100)  # there are 40 x 3
     with pytest.raises(BundleError, match="more logits than can be shown"):
         Record(bundle)
-    monkeypatch.setattr(record, "MOST_VALUES", 200)  # enough for them, not for 40 x 4 x 4 x 3
+    monkeypatch.setattr(hub.record, "MOST_VALUES", 200)  # enough for them, not for 40 x 4 x 4 x 3
     read = Record(bundle)
     with pytest.raises(BundleError, match="more evidence than can be shown"):
         read.evidence(np.arange(3))
-    monkeypatch.setattr(record, "MOST_BYTES", 1000)
+    monkeypatch.setattr(hub.record, "MOST_BYTES", 1000)
     with pytest.raises(BundleError, match="larger than"):
         Record(bundle)
 

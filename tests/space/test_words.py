@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hub import Prediction
-from hub.classifier import softmax
+from hub.scores import softmax
 from space import words
 from space.languages import Say
 

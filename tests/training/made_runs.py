@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from hub.bundle import make_config
-from training.results.evaluate import Predictions, predictions_table
+from hub.record import Predictions, predictions_table
+from training.results.bootstrap import scores_of
 
 HISTORY = {
     "train_loss": [0.6, 0.4, 0.3],
@@ -68,7 +69,7 @@ def make_run(
     grid = None if first.evidence is None else first.evidence.shape[1:3]
     config = make_config(first.label_names, size, grid)
     metrics = {"training": {"recipe": recipe, "command": f"python -m training fit {recipe}", "temperature": 1.2}}
-    metrics |= {part.splits[0]: part.metrics(resamples=50) for part in predictions} if scores else {}
+    metrics |= {part.splits[0]: scores_of(part, resamples=50) for part in predictions} if scores else {}
     (folder / "bundle" / "config.json").write_text(json.dumps(config))
     (folder / "bundle" / "metrics.json").write_text(json.dumps(metrics))
     pq.write_table(predictions_table(predictions), folder / "bundle" / "predictions.parquet")

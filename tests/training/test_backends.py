@@ -11,7 +11,7 @@ from PIL import Image
 
 from hub import ImageClassifier
 from hub.images import to_tensor
-from training.results.evaluate import read_predictions
+from hub.record import read_predictions
 
 from .conftest import encode, write
 

@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 
 from hub import ImageClassifier
 from hub.images import open_image, pixel_hash
+from hub.record import read_predictions
 from tests.hub_server import HubServer
 from training.cli import app
 from training.photos.preview import _in_turn
-from training.results.evaluate import read_predictions
 
 from .conftest import draw, encode, write
 

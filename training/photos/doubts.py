@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax
 from tqdm import tqdm
 
+from hub.scores import softmax, wilson
 from training.photos.data import Photos, by_lot
-from training.results.figures import wilson
 from training.results.pages import many
 
 if TYPE_CHECKING:
@@ -148,13 +148,14 @@ def to_probabilities(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     def loss(power: float) -> float:
         return -log_softmax(np.exp(power) * scores[some], axis=1)[np.arange(len(some)), labels[some]].mean()
 
-    return softmax(np.exp(minimize_scalar(loss, bounds=(-5, 5), method="bounded").x) * scores, axis=1)
+    return softmax(np.exp(minimize_scalar(loss, bounds=(-5, 5), method="bounded").x) * scores)
 
 
 def by_model(classifier: "ImageClassifier", photos: Photos, progress: bool = False) -> Judge:
     """A trained model as the judge, of the pictures that its record says were held out, or else of all."""
     from hub import bundle
-    from training.results.evaluate import evaluate, read_predictions
+    from hub.record import read_predictions
+    from training.results.evaluate import evaluate
 
     classifier.fetch_record()
     rows, notes = np.arange(len(photos)), []
@@ -174,7 +175,7 @@ def by_model(classifier: "ImageClassifier", photos: Photos, progress: bool = Fal
         rows = rows[by_lot(photos.hashes[rows], MOST_BY_MODEL)]
         notes.append(f"Of those, {MOST_BY_MODEL:,} were drawn by lot.")
     found = evaluate(classifier, photos.subset(rows), progress=progress, echo=notes.append)
-    probabilities = softmax(found.logits.astype(np.float64), axis=1)
+    probabilities = softmax(found.logits)
     return Judge(f"the model {classifier.name}", rows, found.labels, probabilities, found.label_names, notes)
 
 

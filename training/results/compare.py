@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from hub.errors import DataError
-from hub.publishing import card
+from hub.record import Predictions
+from hub.scores import score
 from training.files import write_json
 from training.results import figures
-from training.results.evaluate import LEVEL, SEED, Predictions
+from training.results.bootstrap import LEVEL, SEED
 from training.results.pages import figure_html, write_page
 from training.results.significance import Resampled, affordable, differences, holm, mcnemar
 from training.runs import HELD_OUT, Run, read_run, run_folders
@@ -359,7 +360,7 @@ def run_comparison(
     write_json(out / "compare.json", found)
     figures.write_png(figure, out / "scores.png")
     write_page(
-        page, "compare.html", title="Runs compared", found=found, words=words, titles=TITLES, score=card.score,
+        page, "compare.html", title="Runs compared", found=found, words=words, titles=TITLES, score=score,
         bars=bars, chart=figure_html(figure, "The same bars side by side"), duration=_duration, megabytes=_megabytes,
         seeds=several_seeds(found["groups"]), signed=_signed, rounded=_rounded, listed=_listed, alpha=ALPHA, told=TOLD,
     )  # fmt: skip
@@ -385,7 +386,7 @@ def text_table(found: dict) -> str:
     lines = [
         [
             row["name"], row["recipe"], str(row["seed"]), _megabytes(row["bytes"]), str(row["epochs"]),
-            _duration(row["seconds"]), *(card.score(name, row[name]) for name in TITLES),
+            _duration(row["seconds"]), *(score(name, row[name]) for name in TITLES),
         ]
         for row in found["runs"]
     ]  # fmt: skip

@@ -1,368 +1,28 @@
 """Scores with intervals, the per-picture record they are computed from, and `python -m training evaluate`."""
 
-import json
-import math
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy.special import log_softmax, softmax
-from sklearn import metrics as sk
 
 from hub import bundle as bundle_files
-from hub.errors import BundleError, DataError
+from hub.errors import DataError
 from hub.files import write_aside
-from hub.publishing import card, staging
+from hub.publishing import staging
+from hub.record import Predictions, predictions_table, read_predictions
+from hub.scores import SCORES, duration, number, score
 from training.files import write_json
+from training.results.bootstrap import scores_of
 
 if TYPE_CHECKING:
     from hub.classifier import ImageClassifier
     from training.photos.data import Photos
-
-RESAMPLES = 2000
-LEVEL = 0.95
-SEED = 0
-BINS = 15
-SCORES = card.SCORES
-
-
-# Scores -----------------------------------------------------------------------------------------------------
-
-
-def log_odds(logits: np.ndarray) -> np.ndarray:
-    """Log-odds of each label against all others, (N, K) float64; for K = 2, column 1 is `z[1] - z[0]`.
-
-    It orders pictures as the probability does, but never saturates: two probabilities that both round to 1
-    are a tie that the network did not make.
-    """
-    log_p = log_softmax(np.asarray(logits, np.float64), axis=1)
-    others = np.empty_like(log_p)
-    for k in range(log_p.shape[1]):
-        others[:, k] = np.logaddexp.reduce(np.delete(log_p, k, axis=1), axis=1)
-    return log_p - others
-
-
-def calibration_bins(labels: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Bin of each picture, its top probability, and whether the top label is right; three arrays (N,).
-
-    Bins are 0 … 14: 15 of equal width, each open below and closed above, over the top probability
-    (Guo, Pleiss, Sun and Weinberger 2017, https://arxiv.org/abs/1706.04599, section 2).
-    """
-    probabilities = softmax(np.asarray(logits, np.float64), axis=1)
-    confidence = probabilities.max(axis=1)
-    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
-    return bins, confidence, np.argmax(logits, axis=1) == labels
-
-
-def expected_calibration_error(labels: np.ndarray, logits: np.ndarray) -> float:
-    """Mean of |share right - mean top probability| in each picture's bin (Guo et al., eq. 3)."""
-    bins, confidence, right = calibration_bins(labels, logits)
-    gaps = np.bincount(bins, weights=right - confidence, minlength=BINS)
-    return float(np.abs(gaps).sum() / len(labels))
-
-
-def point_scores(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
-    """The nine scores of these pictures, by scikit-learn; NaN where one needs a label that is not among them.
-
-    K = 2: precision, recall, F1, average precision and ROC AUC are those of label 1. K > 2: the mean of the
-    one-vs-rest scores over the labels that occur among the pictures.
-    """
-    count = logits.shape[1]
-    guess = np.argmax(logits, axis=1)
-    probabilities = softmax(np.asarray(logits, np.float64), axis=1)
-    odds = log_odds(logits)
-    wanted = _scored_labels(labels, count)
-    ranked = [k for k in wanted if not (labels == k).all()]
-    each = {"labels": wanted, "average": "macro", "zero_division": 0}
-
-    def per_label(score: Callable[..., float]) -> float:
-        return float(np.mean([score(labels == k, odds[:, k]) for k in ranked])) if ranked else math.nan
-
-    def of_guesses(score: Callable[..., float]) -> float:
-        return float(score(labels, guess, **each)) if wanted else math.nan
-
-    present = np.unique(labels)
-    return {
-        "roc_auc": per_label(sk.roc_auc_score),
-        "average_precision": per_label(sk.average_precision_score),
-        "accuracy": float(sk.accuracy_score(labels, guess)),
-        # The mean recall of the labels that occur: what balanced_accuracy_score gives, without its warning
-        # about labels that were guessed but do not occur.
-        "balanced_accuracy": float(sk.recall_score(labels, guess, labels=present, average="macro")),
-        "precision": of_guesses(sk.precision_score),
-        "recall": of_guesses(sk.recall_score),
-        "f1": of_guesses(sk.f1_score),
-        "log_loss": float(sk.log_loss(labels, probabilities, labels=list(range(count)))),
-        "expected_calibration_error": expected_calibration_error(labels, logits),
-    }
-
-
-def _scored_labels(labels: np.ndarray, count: int) -> list[int]:
-    """Labels whose own score is asked for: label 1 of two, or each of more, if it occurs."""
-    return [k for k in ([1] if count == 2 else range(count)) if (labels == k).any()]
-
-
-class ResampledScores:
-    """The nine scores of resamples of the same pictures, from how often each picture was drawn.
-
-    A resample differs from the original only in its counts, so everything that costs time (sorting by score,
-    bins, losses) is done once, and a block of resamples is a few matrix products and cumulative sums.
-    Equal to `point_scores` on the drawn pictures, within rounding.
-    """
-
-    def __init__(self, labels: np.ndarray, logits: np.ndarray):
-        self.count = logits.shape[1]
-        guess = np.argmax(logits, axis=1)
-        self.truth = np.eye(self.count)[labels]
-        self.guess = np.eye(self.count)[guess]
-        probabilities = softmax(np.asarray(logits, np.float64), axis=1)
-        own = probabilities[np.arange(len(labels)), labels]
-        tiny = np.finfo(np.float64).eps  # scikit-learn's clipping, so that the interval is of the same score
-        self.loss = -np.log(np.clip(own, tiny, 1 - tiny))
-        bins, confidence, right = calibration_bins(labels, logits)
-        self.gaps = np.eye(BINS)[bins] * (right - confidence)[:, None]
-        self.rankings = [self._ranking(odds) for odds in log_odds(logits).T]
-
-    @staticmethod
-    def _ranking(odds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Order of the pictures from the highest score down, and where each run of equal scores begins."""
-        order = np.argsort(-odds, kind="stable")
-        starts = np.flatnonzero(np.r_[True, np.diff(odds[order]) != 0])
-        return order, starts
-
-    def __call__(self, counts: np.ndarray) -> dict[str, np.ndarray]:
-        """Scores of B resamples from their counts (B, N): name -> (B,), NaN where a score is not defined."""
-        counts = np.asarray(counts, np.float64)
-        total = counts.sum(axis=1)
-        support, guessed = counts @ self.truth, counts @ self.guess
-        hits = counts @ (self.truth * self.guess)
-        recall, precision = _ratio(hits, support), _ratio(hits, guessed)
-        f1 = _ratio(2 * hits, support + guessed)
-        scored = support > 0
-        areas, averages = self._rank_scores(counts)
-        of = self._mean_over_labels
-        return {
-            "roc_auc": of(areas, scored & (support < total[:, None])),
-            "average_precision": of(averages, scored & (support < total[:, None])),
-            "accuracy": hits.sum(axis=1) / total,
-            "balanced_accuracy": _mean_where(recall, scored),
-            "precision": of(precision, scored),
-            "recall": of(recall, scored),
-            "f1": of(f1, scored),
-            "log_loss": counts @ self.loss / total,
-            "expected_calibration_error": np.abs(counts @ self.gaps).sum(axis=1) / total,
-        }
-
-    def _mean_over_labels(self, scores: np.ndarray, defined: np.ndarray) -> np.ndarray:
-        return _mean_where(scores[:, 1:], defined[:, 1:]) if self.count == 2 else _mean_where(scores, defined)
-
-    def _rank_scores(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """ROC AUC and average precision of each label against the rest, (B, K) each."""
-        areas, averages = np.zeros((2, len(counts), self.count))
-        for k in [1] if self.count == 2 else range(self.count):
-            order, starts = self.rankings[k]
-            drawn = counts[:, order]
-            positive = np.add.reduceat(drawn * self.truth[order, k], starts, axis=1)
-            negative = np.add.reduceat(drawn, starts, axis=1) - positive
-            positives, negatives = np.cumsum(positive, axis=1), np.cumsum(negative, axis=1)
-            # Pairs in the wrong order, ties by half: each positive meets the negatives ranked above it.
-            wrong = (positive * (negatives - negative / 2)).sum(axis=1)
-            areas[:, k] = 1 - _ratio(wrong, positives[:, -1] * negatives[:, -1])
-            at_cut = _ratio(positives, positives + negatives)
-            averages[:, k] = _ratio((positive * at_cut).sum(axis=1), positives[:, -1])
-        return areas, averages
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """part / whole, 0 where whole is 0."""
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
-
-
-def _mean_where(values: np.ndarray, defined: np.ndarray) -> np.ndarray:
-    """Mean over axis 1 of the defined values, NaN where none is."""
-    number = defined.sum(axis=1)
-    total = np.where(defined, values, 0).sum(axis=1)
-    return np.divide(total, number, out=np.full(len(values), np.nan), where=number > 0)
-
-
-def resample_counts(pictures: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each picture is drawn, in blocks (B, N) of a size that keeps memory near 16 MB."""
-    rng = np.random.default_rng(seed)
-    block = max(1, 2_000_000 // pictures)
-    for start in range(0, resamples, block):
-        rows = range(min(block, resamples - start))
-        yield np.stack([np.bincount(rng.integers(0, pictures, pictures), minlength=pictures) for _ in rows])
-
-
-def metrics(
-    labels: np.ndarray,
-    logits: np.ndarray,
-    *,
-    resamples: int = RESAMPLES,
-    level: float = LEVEL,
-    seed: int = SEED,
-) -> dict:
-    """All scores of one set of pictures, each with its percentile bootstrap interval over the pictures.
-
-    Args:
-        labels: true label of each picture, (N,) integers 0 … K-1.
-        logits: the classifier's logits, (N, K).
-        resamples: how many times N pictures are drawn with replacement.
-        level: share of the resamples that the interval holds, equal tails on both sides
-            (Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13).
-
-    Returns:
-        The block that `metrics.json` holds for a split, ready for `json.dumps`. A score that the pictures
-        cannot give (ROC AUC where only one label occurs) has None for value, low and high.
-
-    Raises:
-        DataError: no pictures, shapes that do not fit, labels out of range, logits that are not finite.
-    """
-    labels, logits = _checked(labels, logits)
-    value = point_scores(labels, logits)
-    scores = ResampledScores(labels, logits)
-    blocks = [scores(counts) for counts in resample_counts(len(labels), resamples, seed)]
-    result: dict = {"photos": len(labels)}
-    for name in SCORES:
-        drawn = np.concatenate([block[name] for block in blocks])
-        result[name] = _with_interval(value[name], drawn[np.isfinite(drawn)], level)
-    result["confusion_matrix"] = sk.confusion_matrix(
-        labels, np.argmax(logits, axis=1), labels=list(range(logits.shape[1]))
-    ).tolist()
-    result["bootstrap"] = {"resamples": resamples, "level": level, "seed": seed}
-    return result
-
-
-def _checked(labels: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    labels, logits = np.asarray(labels), np.asarray(logits)
-    if len(labels) == 0:
-        raise DataError("There are no pictures to score; name a data set that holds pictures with known labels.")
-    if labels.ndim != 1 or logits.ndim != 2 or len(labels) != len(logits) or logits.shape[1] < 2:
-        raise DataError(
-            f"Labels {labels.shape} and logits {logits.shape} do not fit; pass N labels and N rows of K > 1 logits."
-        )
-    if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= logits.shape[1]:
-        raise DataError(f"Labels must be whole numbers from 0 to {logits.shape[1] - 1}, one for each logit.")
-    if not np.isfinite(logits).all():
-        raise DataError("Some logits are not finite numbers; the model that gave them cannot be scored, train it anew.")
-    return labels.astype(np.int64), logits
-
-
-def _with_interval(value: float, drawn: np.ndarray, level: float) -> dict[str, float | None]:
-    if not math.isfinite(value) or drawn.size == 0:
-        return {"value": None, "low": None, "high": None}
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return {"value": value, "low": float(low), "high": float(high)}
-
-
-# The per-picture record -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What a classifier answered for N pictures with known labels, in the classifier's label order."""
-
-    hashes: np.ndarray  # (N,) str, hub.images.pixel_hash
-    splits: np.ndarray  # (N,) str
-    labels: np.ndarray  # (N,) int64
-    logits: np.ndarray  # (N, K) float32
-    evidence: np.ndarray | None  # (N, h, w, K) float32; None of a model whose head keeps no map
-    label_names: list[str]  # K names
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, rows: np.ndarray) -> "Predictions":
-        """The pictures at these rows (indices or a mask), in that order."""
-        arrays = {name: getattr(self, name) for name in ("hashes", "splits", "labels", "logits", "evidence")}
-        return replace(self, **{name: None if array is None else array[rows] for name, array in arrays.items()})
-
-    def subset(self, split: str) -> "Predictions":
-        """The pictures of one split."""
-        return self.take(self.splits == split)
-
-    def metrics(self, **options: float) -> dict:
-        """`metrics` of these pictures."""
-        return metrics(self.labels, self.logits, **options)
-
-
-def predictions_table(predictions: Predictions | Iterable[Predictions]) -> pa.Table:
-    """The table that a bundle keeps as predictions.parquet; several sets (validation, test) become one table.
-
-    Columns hash, split, label, logits (K), evidence (h·w·K, row-major; null of a model without a map); the
-    schema's metadata names the labels and the grid, so that the file can be read with nothing beside it.
-    """
-    parts = [predictions] if isinstance(predictions, Predictions) else list(predictions)
-    first = parts[0]
-    grid = None if first.evidence is None else list(first.evidence.shape[1:3])
-    schema = pa.schema(
-        [
-            ("hash", pa.string()),
-            ("split", pa.string()),
-            ("label", pa.int64()),
-            ("logits", pa.list_(pa.float32())),
-            ("evidence", pa.list_(pa.float32())),
-        ],
-        metadata={"labels": json.dumps(first.label_names), "grid": json.dumps(grid)},
-    )
-    columns = {
-        "hash": [str(name) for part in parts for name in part.hashes],
-        "split": [str(name) for part in parts for name in part.splits],
-        "label": np.concatenate([part.labels for part in parts]),
-        "logits": _rows([part.logits for part in parts]),
-        "evidence": _rows([part.evidence for part in parts]) if grid else [None] * sum(map(len, parts)),
-    }
-    return pa.table(columns, schema=schema)
-
-
-def _rows(arrays: list[np.ndarray]) -> pa.ListArray:
-    """One list of float32 for each picture."""
-    flat = np.concatenate([np.asarray(a, np.float32).reshape(len(a), -1) for a in arrays])
-    starts = np.arange(len(flat) + 1, dtype=np.int32) * flat.shape[1]
-    return pa.ListArray.from_arrays(starts, pa.array(flat.ravel()))
-
-
-def read_predictions(bundle: str | os.PathLike) -> Predictions:
-    """The record of a bundle folder (or the parquet file itself).
-
-    Raises:
-        BundleError: the file is missing or is not such a table.
-    """
-    path = Path(bundle)
-    path = path / bundle_files.PREDICTIONS if path.is_dir() else path
-    if not path.is_file():
-        raise BundleError(
-            f"There is no {path}, the record of held-out pictures; save the bundle again with its predictions."
-        )
-    try:
-        table = pq.read_table(path)
-        notes = table.schema.metadata or {}
-        names, grid = json.loads(notes[b"labels"]), json.loads(notes[b"grid"])
-        size, count = len(table), len(names)
-        return Predictions(
-            hashes=np.array(table["hash"].to_pylist(), dtype=str),
-            splits=np.array(table["split"].to_pylist(), dtype=str),
-            labels=table["label"].to_numpy().astype(np.int64),
-            logits=_matrix(table["logits"], size, count),
-            evidence=_matrix(table["evidence"], size, *grid, count) if grid else None,
-            label_names=names,
-        )
-    except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
-        raise BundleError(
-            f"{path} is not a record of predictions ({type(error).__name__}); save the bundle again to write a new one."
-        ) from error
-
-
-def _matrix(column: pa.ChunkedArray, *shape: int) -> np.ndarray:
-    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return flat.astype(np.float32).reshape(shape)
 
 
 # Predicting -------------------------------------------------------------------------------------------------
@@ -540,7 +200,7 @@ def run_evaluation(
         return 0 if all(agreed) else 1
     _say_partial(met, photos, echo)
     predictions = evaluate(classifier, photos, progress=progress, echo=echo)
-    scores = predictions.metrics()
+    scores = scores_of(predictions)
     _say_these(met, predictions, scores, echo)
     if record_as:
         record_elsewhere(classifier.folder, record_as, predictions)
@@ -604,7 +264,7 @@ def _repeat(
     photos = photos.subset(overlap.rows)
     predictions = evaluate(classifier, photos, progress=progress, echo=echo)
     predictions = replace(predictions, splits=np.full(len(predictions), overlap.split))
-    scores = predictions.metrics()
+    scores = scores_of(predictions)
     known = _read_metrics(classifier.folder)
     claimed = known.get(overlap.split) or (known.get("elsewhere") or {}).get(overlap.split)
     echo(score_lines(f"{overlap.split[:1].upper()}{overlap.split[1:]}, {len(predictions):,} pictures", scores, claimed))
@@ -623,7 +283,7 @@ def _say_whether_equal(split: str, scores: dict, claimed: dict | None, echo: Cal
     if not claimed:
         echo(f"The bundle's metrics.json gives no {split} numbers, so there is nothing to repeat.")
         return False
-    differing = [name for name in SCORES if card.score(name, scores.get(name)) != card.score(name, claimed.get(name))]
+    differing = [name for name in SCORES if score(name, scores.get(name)) != score(name, claimed.get(name))]
     if scores["confusion_matrix"] != claimed.get("confusion_matrix"):
         differing.append("confusion_matrix")
     if differing:
@@ -638,8 +298,8 @@ def score_lines(title: str, scores: dict, claimed: dict | None = None) -> str:
     """The scores as lines of text, in the card's digits; with the card's own beside them where given."""
     lines = [title]
     for name in SCORES:
-        line = f"  {card.SCORES[name]:<28}{card.score(name, scores[name])}"
-        lines.append(f"{line:<64}card: {card.score(name, claimed.get(name))}" if claimed else line)
+        line = f"  {SCORES[name]:<28}{score(name, scores[name])}"
+        lines.append(f"{line:<64}card: {score(name, claimed.get(name))}" if claimed else line)
     return "\n".join(lines)
 
 
@@ -652,9 +312,9 @@ def repeats(bundles: list[Path]) -> str:
     for name in SCORES:
         values = [metrics[split][name]["value"] for metrics in found]
         if None not in values:
-            mean, low, high = (card.number(name, value) for value in (np.mean(values), min(values), max(values)))
+            mean, low, high = (number(name, value) for value in (np.mean(values), min(values), max(values)))
             lines.append(f"  {SCORES[name]:<28}{mean} ({low.removesuffix(' %')}–{high.removesuffix(' %')})")
-    lines.append(f"  {'Time':<28}{card.duration(np.mean(seconds))} each")
+    lines.append(f"  {'Time':<28}{duration(np.mean(seconds))} each")
     return "\n".join(lines)
 
 
@@ -678,7 +338,7 @@ def record_elsewhere(bundle: str | os.PathLike, name: str, predictions: Predicti
     folder = Path(bundle)
     bundle_files.read_json(folder, bundle_files.CONFIG)  # refused here if it is no bundle, before anything is written
     content = _read_metrics(folder)
-    content["elsewhere"] = {**(content.get("elsewhere") or {}), name: predictions.metrics()}
+    content["elsewhere"] = {**(content.get("elsewhere") or {}), name: scores_of(predictions)}
     parts = [replace(predictions, splits=np.full(len(predictions), name))]
     if (folder / bundle_files.PREDICTIONS).is_file():
         record = read_predictions(folder)

@@ -18,17 +18,16 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
-from scipy.special import softmax
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 from sklearn.metrics import confusion_matrix as count_confusions
 
 from hub.errors import DataError
 from hub.files import write_aside
 from hub.heatmaps import overlay, shown_map
-from training.results.evaluate import BINS, calibration_bins, expected_calibration_error, log_odds
+from hub.scores import BINS, calibration, log_odds, percent, softmax, wilson
 
 if TYPE_CHECKING:
-    from training.results.evaluate import Predictions
+    from hub.record import Predictions
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 STYLES = ["-", "--", ":", "-."]
@@ -372,11 +371,10 @@ def confusion(labels: np.ndarray, logits: np.ndarray, names: list[str], title: s
 
 def reliability(labels: np.ndarray, logits: np.ndarray, title: str) -> Figure:
     """Share of right answers over the top probability, in 15 bins, and how many photos each bin holds."""
-    bins, confidence, right = calibration_bins(labels, logits)
-    photos = np.bincount(bins, minlength=BINS)
+    found = calibration(labels, logits)
+    photos = found.photos
     used = photos > 0
-    mean = np.bincount(bins, weights=confidence, minlength=BINS)[used] / photos[used]
-    share = np.bincount(bins, weights=right, minlength=BINS)[used] / photos[used]
+    mean, share = found.confidence[used], found.right[used]
     low, high = wilson(share, photos[used])
     figure = new_figure(6.4, 7.4)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
@@ -386,11 +384,10 @@ def reliability(labels: np.ndarray, logits: np.ndarray, title: str) -> Figure:
         label="photos of one bin, 95 % interval",
     )  # fmt: skip
     start = 1 / logits.shape[1]
-    edge = min(start, confidence.min()) - 0.02
+    edge = min(start, found.certainty.min()) - 0.02
     upper.set(ylabel="Share of right answers", ylim=(-0.02, 1.03), xlim=(edge, 1.02))
     upper.legend(loc="upper left", frameon=False)
-    error = expected_calibration_error(labels, logits)
-    upper.text(0.98, 0.05, f"expected calibration error {error:.4f}", transform=upper.transAxes, ha="right")
+    upper.text(0.98, 0.05, f"expected calibration error {found.error:.4f}", transform=upper.transAxes, ha="right")
     centres = (np.arange(BINS) + 0.5) / BINS
     lower.bar(centres, photos, width=0.9 / BINS, color=COLOURS[5], edgecolor=COLOURS[0])
     lower.set_yscale("log")
@@ -400,14 +397,6 @@ def reliability(labels: np.ndarray, logits: np.ndarray, title: str) -> Figure:
         ylim=(0.7, 2 * photos.max()),
     )
     return _titled(figure, "Reliability", title, len(labels))
-
-
-def wilson(share: np.ndarray, number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """95 % interval of a share (Wilson 1927), sensible for few photos and for shares of 0 and 1."""
-    z = 1.959964
-    centre = (share + z**2 / (2 * number)) / (1 + z**2 / number)
-    half = z * np.sqrt(share * (1 - share) / number + z**2 / (4 * number**2)) / (1 + z**2 / number)
-    return np.minimum(centre - half, share), np.maximum(centre + half, share)
 
 
 # Runs side by side ------------------------------------------------------------------------------------------
@@ -432,7 +421,7 @@ def score_bars(
 
     Args:
         names: of the runs, from the top down.
-        scores: of each run, as `training.results.evaluate.metrics` gives them.
+        scores: of each run, as `training.results.bootstrap.metrics` gives them.
         colours: a number for each run; runs of one number are alike but for the seed.
         measures: keys of SHORTER_IS_BETTER.
     """
@@ -482,7 +471,7 @@ def worst_mistakes(
     Returns:
         The sheet; None where there is no mistake.
     """
-    probabilities = softmax(predictions.logits.astype(np.float64), axis=1)
+    probabilities = softmax(predictions.logits)
     guess = np.argmax(predictions.logits, axis=1)
     wrong = np.flatnonzero(guess != predictions.labels)
     if len(wrong) == 0:
@@ -503,7 +492,7 @@ def worst_mistakes(
         axes.set_axis_off()
         names = predictions.label_names
         truth, answer = short_name(names[predictions.labels[row]]), short_name(names[guess[row]])
-        probability = _never_certain(probabilities[row, guess[row]])
+        probability = percent(probabilities[row, guess[row]])
         axes.set_title(
             f"truth {truth}, answer {answer} {probability}\n{predictions.hashes[row][:8]}…",
             fontsize=FONT - 2,
@@ -535,11 +524,6 @@ def _colour_bar(axes: Axes, scale: float, across: int) -> None:
     axes.set_xticks([-scale, 0, scale], [f"≤ −{scale:.1f}", "0", f"≥ {scale:.1f}"])
     axes.set_box_aspect(0.1 / across)
     axes.set_xlabel("evidence in logits: against the answer on the left, for it on the right")
-
-
-def _never_certain(probability: float) -> str:
-    """A probability in per cent, never rounded up to 100 %."""
-    return f"{100 * probability:.1f} %" if probability < 0.9995 else "> 99.9 %"
 
 
 # Small pieces -----------------------------------------------------------------------------------------------

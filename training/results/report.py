@@ -11,18 +11,17 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 from PIL import Image
-from scipy.special import softmax
 from sklearn import metrics as sk
 
 from hub.classifier import ImageClassifier
 from hub.errors import BundleError, DataError, ImageError, StorageError
 from hub.explain import METHODS, Method, best_for
 from hub.heatmaps import colour, fixed_scale, overlay, shown_map
-from hub.publishing import card
+from hub.record import Predictions
+from hub.scores import BINS, SCORES, calibration, log_odds, percent, score, softmax
 from training.files import write_json
 from training.photos.data import load_photos
 from training.results import figures
-from training.results.evaluate import BINS, SCORES, Predictions, calibration_bins, expected_calibration_error, log_odds
 from training.results.figures import cut
 from training.results.pages import figure_html, write_page
 from training.results.verdicts import RULES, augmentation, guessing, judge, softened
@@ -75,7 +74,7 @@ def write_report(
     write_page(
         page, "report.html", title=f"Report on {run.name}", run=run, split=split, names=found.label_names,
         numbers=numbers, shown=shown, figures=draw(run, split, found, numbers), head=head(run), rules=RULES,
-        scores=SCORES, score=card.score, not_known=not_known(run, split, numbers, shown), cut=cut, marked=marked,
+        scores=SCORES, score=score, not_known=not_known(run, split, numbers, shown), cut=cut, marked=marked,
         boxes=box_rows(numbers["one_vs_rest"]), weakest_first=len(found.label_names) > LONG, worst=WORST, few=FEW,
         softened=softened(run.settings),
     )  # fmt: skip
@@ -207,7 +206,7 @@ def _counts_at(truth: np.ndarray, odds: np.ndarray, threshold: float) -> dict[st
 
 def cross_entropy(labels: np.ndarray, logits: np.ndarray, chance: float) -> dict[str, float]:
     """What the log loss is made of: each picture's −ln of the probability that its true label got."""
-    own = softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels]
+    own = softmax(logits)[np.arange(len(labels)), labels]
     tiny = np.finfo(np.float64).eps  # scikit-learn's clipping
     losses = -np.log(np.clip(own, tiny, 1 - tiny))
     worst = np.sort(losses)[::-1][:WORST]
@@ -220,15 +219,16 @@ def cross_entropy(labels: np.ndarray, logits: np.ndarray, chance: float) -> dict
 
 def reliability(labels: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
     """The bins of the reliability diagram that hold pictures, and the expected calibration error."""
-    bins, confidence, right = calibration_bins(labels, logits)
+    found = calibration(labels, logits)
+    photos, confidence, right = found.photos, found.confidence, found.right
     rows = [
         {
-            "from": b / BINS, "to": (b + 1) / BINS, "pictures": int((bins == b).sum()),
-            "mean_probability": confidence[bins == b].mean(), "share_right": right[bins == b].mean(),
+            "from": b / BINS, "to": (b + 1) / BINS, "pictures": int(photos[b]),
+            "mean_probability": confidence[b], "share_right": right[b],
         }
-        for b in np.unique(bins)
+        for b in np.flatnonzero(photos)
     ]  # fmt: skip
-    return {"expected_calibration_error": expected_calibration_error(labels, logits), "bins": rows}
+    return {"expected_calibration_error": found.error, "bins": rows}
 
 
 def _training_shares(run: Run, names: list[str]) -> np.ndarray:
@@ -385,7 +385,7 @@ def draw(run: Run, split: str, found: Predictions, numbers: dict) -> dict[str, A
 
 def choose_samples(found: Predictions) -> dict[str, np.ndarray]:
     """Rows to look at: the surest wrong answers, the least sure of the others, right ones drawn by lot."""
-    probabilities = softmax(found.logits.astype(np.float64), axis=1)
+    probabilities = softmax(found.logits)
     guess = found.logits.argmax(1)
     ranked = np.sort(probabilities, axis=1)
     right, wrong = np.flatnonzero(guess == found.labels), np.flatnonzero(guess != found.labels)
@@ -486,7 +486,7 @@ def _asked(found: Predictions, row: int) -> list[int]:
 
 
 def _card(found: Predictions, row: int, pixels: np.ndarray | None, maps: list, scale: float) -> dict[str, Any]:
-    probabilities = softmax(found.logits[row].astype(np.float64))
+    probabilities = softmax(found.logits[row])
     guess, truth, names = int(probabilities.argmax()), int(found.labels[row]), found.label_names
     facts = {
         "hash": str(found.hashes[row]), "truth": names[truth], "answer": names[guess],
@@ -502,15 +502,8 @@ def _card(found: Predictions, row: int, pixels: np.ndarray | None, maps: list, s
             views.append({"address": _jpeg(drawn), "says": f"for {cut(names[k], 20)}{nothing}"})
     return {
         "facts": facts, "views": views, "right": guess == truth,
-        "sure": _never_certain(probabilities[guess]), "truth_sure": _never_certain(probabilities[truth]),
+        "sure": percent(probabilities[guess]), "truth_sure": percent(probabilities[truth]),
     }  # fmt: skip
-
-
-def _never_certain(probability: float) -> str:
-    """A probability in per cent, never rounded to 0 or 100 %."""
-    if probability > 0.9995:
-        return "> 99.9 %"
-    return f"{100 * probability:.1f} %" if probability >= 0.0005 else "< 0.1 %"
 
 
 def _enlarged(pixels: np.ndarray) -> Image.Image:

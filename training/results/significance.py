@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import binomtest
 
-from training.results.evaluate import LEVEL, RESAMPLES, SEED, ResampledScores, point_scores, resample_counts
+from training.results.bootstrap import LEVEL, RESAMPLES, SEED, ResampledScores, point_scores, resample_counts
 
 COMPARED = ("accuracy", "log_loss", "roc_auc")
 

@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.importance import FanovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from hub.publishing.card import duration
+from hub.scores import duration
 from training.files import write_json, write_rows
 from training.results.figures import COLOURS, FONT, new_figure, short_name, write_png
 from training.results.pages import figure_html, write_page

@@ -13,8 +13,10 @@ from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.utils import validate_repo_id
 
 from hub.formats import FORMATS
-from hub.publishing import card, staging
-from hub.publishing.card import render
+from hub.publishing import staging
+from hub.publishing.card import NOT_TOLD_APART, render
+from hub.scores import NOT_MEASURED, SCORES, duration, score
+from training.results.bootstrap import scores_of
 
 ROOT = Path(__file__).parents[3]
 RELEASED = ROOT / "hub" / "pretrained" / "cats-vs-dogs-mobilenetv2"
@@ -293,7 +295,7 @@ def test_the_weaker_label_is_named():
     weaker = "`cat` (40.00 %, 40 of 100) than of `dog` (0.00 %, 0 of 100)"
     assert f"{weaker}: the intervals of the two recalls do not overlap." in text
     text = render(CONFIG, {**METRICS, "test": some_scores([[98, 2], [3, 97]])})
-    assert f"`dog` (3.00 %, 3 of 100) than of `cat` (2.00 %, 2 of 100): {card.NOT_TOLD_APART}" in text
+    assert f"`dog` (3.00 %, 3 of 100) than of `cat` (2.00 %, 2 of 100): {NOT_TOLD_APART}" in text
     text = render(CONFIG, {**METRICS, "test": some_scores([[98, 2], [2, 98]]), "validation": None, "elsewhere": {}})
     assert "Test: 4 of 200 photos were classified wrongly.\n" in text
 
@@ -327,7 +329,7 @@ def test_a_score_that_does_not_exist_is_said_to_be_missing():
     for name in ("roc_auc", "average_precision"):
         one_label[name] = {"value": None, "low": None, "high": None}
     text = render(CONFIG, {**METRICS, "elsewhere": {"dogs only": one_label}})
-    assert f"| {card.NOT_MEASURED} |" in text
+    assert f"| {NOT_MEASURED} |" in text
     assert "1 of the 2 labels does not occur" in text
     only_test = render(CONFIG, {**METRICS, "test": one_label})
     assert {result.metric_type for result in ModelCard(only_test).data.eval_results} == {"accuracy"}
@@ -377,12 +379,12 @@ def test_the_place_of_a_folder_stays_private():
         ("accuracy", {"value": 0.989, "low": 0.984, "high": 0.9925}, "98.90 % (98.40–99.25)"),
         ("log_loss", {"value": 0.0327, "low": 0.02, "high": 0.05}, "0.0327 (0.0200–0.0500)"),
         ("accuracy", {"value": 0.5, "low": None, "high": None}, "50.00 %"),
-        ("roc_auc", {"value": None, "low": None, "high": None}, card.NOT_MEASURED),
-        ("roc_auc", None, card.NOT_MEASURED),
+        ("roc_auc", {"value": None, "low": None, "high": None}, NOT_MEASURED),
+        ("roc_auc", None, NOT_MEASURED),
     ],
 )
 def test_printed_digits(name, entry, expected):
-    assert card.score(name, entry) == expected
+    assert score(name, entry) == expected
 
 
 @pytest.mark.parametrize(
@@ -390,7 +392,7 @@ def test_printed_digits(name, entry, expected):
     [(0.4, "0 s"), (47, "47 s"), (89.9, "90 s"), (720, "12 min"), (5640, "1 h 34 min")],
 )
 def test_durations(seconds, expected):
-    assert card.duration(seconds) == expected
+    assert duration(seconds) == expected
 
 
 def test_rendering_needs_no_template_engine():
@@ -419,14 +421,14 @@ def test_the_released_card_is_what_its_numbers_render():
 
 
 def test_the_released_numbers_follow_from_the_released_record():
-    from training.results.evaluate import read_predictions
+    from hub.record import read_predictions
 
     record = read_predictions(RELEASED)
     metrics = json.loads((RELEASED / "metrics.json").read_text(encoding="utf-8"))
     claimed = {"validation": metrics["validation"], "test": metrics["test"], **metrics["elsewhere"]}
     assert set(record.splits) == set(claimed)
     for split, scores in claimed.items():
-        found = record.subset(split).metrics()
-        for name in card.SCORES:
-            assert card.score(name, found[name]) == card.score(name, scores[name])
+        found = scores_of(record.subset(split))
+        for name in SCORES:
+            assert score(name, found[name]) == score(name, scores[name])
         assert found["confusion_matrix"] == scores["confusion_matrix"]

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from hub import ImageClassifier
-from hub.formats import softmax
 from hub.safety import check_keras
+from hub.scores import softmax
 from training.networks.networks import last_layer, mirrored, network, whiten
 from training.settings import DEFAULTS, OF_NETWORKS, load_recipe, recipes
 

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from hub.classifier import DEFAULT, ImageClassifier
 from hub.errors import DataError
+from hub.record import predictions_table
 from training.cli import app
 from training.photos.data import by_lot, load_stored
 from training.photos.doubts import (
@@ -28,7 +29,7 @@ from training.photos.doubts import (
     trust_in,
 )
 from training.photos.explore import explore, near_duplicates, shrink
-from training.results.evaluate import evaluate, predictions_table
+from training.results.evaluate import evaluate
 
 from ..conftest import draw, encode, write
 

@@ -10,9 +10,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from hub.errors import DataError
+from hub.record import Predictions
 from training.cli import app
 from training.results.compare import compare, headline, how_often, in_words, run_comparison, several_seeds
-from training.results.evaluate import Predictions
 from training.runs import run_folders
 
 from ..made_runs import answers, make_run

@@ -17,23 +17,15 @@ from sklearn import metrics as sk
 from hub.errors import BundleError, DataError
 from hub.images import open_image, pixel_hash, to_tensor
 from hub.publishing import card
+from hub.record import Predictions, predictions_table, read_predictions
+from hub.scores import SCORES, calibration, log_odds, score
 from training.photos.data import Photos
+from training.results.bootstrap import RESAMPLES, ResampledScores, metrics, point_scores, resample_counts, scores_of
 from training.results.evaluate import (
-    RESAMPLES,
-    SCORES,
-    Predictions,
-    ResampledScores,
     evaluate,
-    expected_calibration_error,
-    log_odds,
     map_labels,
-    metrics,
     overlaps,
-    point_scores,
-    predictions_table,
-    read_predictions,
     record_elsewhere,
-    resample_counts,
     run_evaluation,
 )
 
@@ -73,7 +65,7 @@ def test_calibration_error_of_a_bin_is_the_gap_of_its_means():
     # Ten answers of exactly the same certainty, seven right: one bin, gap |0.7 - p|.
     logits = np.tile([[0.0, 2.0]], (10, 1))
     labels = np.array([1] * 7 + [0] * 3)
-    assert expected_calibration_error(labels, logits) == pytest.approx(abs(0.7 - 1 / (1 + math.exp(-2))))
+    assert calibration(labels, logits).error == pytest.approx(abs(0.7 - 1 / (1 + math.exp(-2))))
 
 
 @pytest.mark.parametrize("labels", [2, 3, 7])
@@ -218,7 +210,7 @@ def test_record_reads_back_to_the_bit(tmp_path, labels):
         part = found.subset(split)
         for name in ("hashes", "splits", "labels", "logits", "evidence"):
             np.testing.assert_array_equal(getattr(part, name), getattr(expected, name))
-        assert part.metrics(resamples=20) == expected.metrics(resamples=20)
+        assert scores_of(part, resamples=20) == scores_of(expected, resamples=20)
 
 
 def test_record_of_a_model_without_a_map_reads_back(tmp_path):
@@ -317,7 +309,7 @@ def recorded(tmp_path_factory, bundle_2, pictures) -> Path:
     found = evaluate(classifier, photos_of(pictures, "test", ["cat", "dog"]).subset(np.arange(30)), progress=False)
     pq.write_table(predictions_table(found), folder / "predictions.parquet")
     content = json.loads((folder / "metrics.json").read_text())
-    (folder / "metrics.json").write_text(json.dumps({**content, "test": found.metrics()}))
+    (folder / "metrics.json").write_text(json.dumps({**content, "test": scores_of(found)}))
     return folder
 
 
@@ -347,7 +339,7 @@ def test_the_cards_numbers_repeat_on_the_recorded_pictures(recorded, pictures, t
     assert "Test, 30 pictures" in said and "repeat to the printed digit" in said
     assert "The other 10 pictures" in said and "not scored" in said
     auc = json.loads((recorded / "metrics.json").read_text())["test"]["roc_auc"]
-    assert card.score("roc_auc", auc) in said
+    assert score("roc_auc", auc) in said
     written = json.loads((tmp_path / "out" / "test" / "metrics.json").read_text())
     assert written["scores"]["photos"] == 30
     assert read_predictions(tmp_path / "out" / "test").hashes.shape == (30,)
@@ -410,7 +402,7 @@ def test_pictures_from_elsewhere_are_recorded_in_metrics_and_card(recorded, phot
     assert not list(mine.glob(".*"))
     record = read_predictions(mine)
     assert len(record) == len(read_predictions(recorded)) + 8
-    assert record.subset("my garden").metrics() == content["elsewhere"]["my garden"]
+    assert scores_of(record.subset("my garden")) == content["elsewhere"]["my garden"]
     code, said = run(mine, other, tmp_path)  # now these pictures' numbers can be repeated too
     assert code == 0 and "The my garden numbers repeat to the printed digit." in said
     before = (mine / "metrics.json").read_bytes()

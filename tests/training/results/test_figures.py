@@ -12,8 +12,10 @@ from PIL import Image
 from sklearn import metrics as sk
 
 from hub.errors import DataError, StorageError
+from hub.record import Predictions
+from hub.scores import log_odds
 from training.results import figures
-from training.results.evaluate import Predictions, log_odds
+from training.results.bootstrap import scores_of
 
 HISTORY = ["epoch", "step", "learning_rate", "train_loss", "train_accuracy"]
 HISTORY += ["validation_loss", "validation_accuracy", "validation_roc_auc", "seconds"]
@@ -99,7 +101,7 @@ def test_titles_say_the_split_and_the_number_of_photos():
 
 def test_roc_shows_the_area_that_the_metrics_give():
     p = drawn(2)
-    value = p.metrics(resamples=2)["roc_auc"]["value"]
+    value = scores_of(p, resamples=2)["roc_auc"]["value"]
     figure = figures.roc(p.labels, p.logits, p.label_names, "test")
     assert f"AUC {value:.5f}" in texts(figure)
     x, y = figure.axes[0].lines[1].get_data()

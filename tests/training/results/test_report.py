@@ -18,9 +18,10 @@ from typer.testing import CliRunner
 from hub import ImageClassifier
 from hub.errors import DataError
 from hub.images import open_image, pixel_hash
+from hub.record import Predictions, predictions_table
 from training.cli import app
 from training.results import report
-from training.results.evaluate import Predictions, predictions_table
+from training.results.bootstrap import scores_of
 from training.runs import read_run
 
 from ..conftest import encode, write
@@ -178,7 +179,7 @@ def test_page_of_two_labels_stands_alone_and_says_the_scores(two):
     text = (run / "report.html").read_text()
     assert self_contained(text)
     found = json.loads((run / "report.json").read_text())
-    assert found["scores"]["test"] == one.metrics(resamples=50)  # the bundle's own
+    assert found["scores"]["test"] == scores_of(one, resamples=50)  # the bundle's own
     assert "80.00 % of the 40 test pictures are answered rightly" in words(text)
     assert "drawn" in text and "python -m training fit drawn" in text
     assert "02 January 2030, 03:04 UTC" in text
@@ -279,10 +280,10 @@ def test_split_is_test_where_there_is_one(tmp_path):
 def test_scores_that_are_not_of_the_record_are_computed_anew(tmp_path):
     one = answers(2, 40)
     run = make_run(tmp_path / "run", one, scores=True)
-    assert read_run(run).scores("test") == one.metrics(resamples=50)
+    assert read_run(run).scores("test") == scores_of(one, resamples=50)
     better = replace(one, logits=one.logits + 3 * np.eye(2)[one.labels].astype(np.float32))
     pq.write_table(predictions_table(better), run / "bundle" / "predictions.parquet")
-    assert read_run(run).scores("test") == better.metrics()
+    assert read_run(run).scores("test") == scores_of(better)
 
 
 # The command

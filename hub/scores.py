@@ -1,0 +1,148 @@
+"""Scores: how they are computed of logits, and how they are written. NumPy alone.
+
+Each is defined once here, for training, for the card and for the page, so that the same pictures give the same digits
+everywhere. The scores that scikit-learn computes while training are in `training.results`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+BINS = 15  # of the calibration error
+CERTAIN = 0.9995  # from here on a probability with one decimal would read 100 %, below 1 - CERTAIN it would read 0 %
+
+SCORES = {
+    "roc_auc": "ROC AUC",
+    "average_precision": "Average precision",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "precision": "Precision",
+    "recall": "Recall",
+    "f1": "F1",
+    "log_loss": "Log loss",
+    "expected_calibration_error": "Expected calibration error",
+}
+_FIVE_DECIMALS = {"roc_auc", "average_precision"}
+_FOUR_DECIMALS = {"log_loss", "expected_calibration_error"}
+NOT_MEASURED = "not measured"
+
+
+# ---- from logits
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Return probabilities (..., K) float64 of logits (..., K)."""
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def log_odds(logits: np.ndarray) -> np.ndarray:
+    """Return the log-odds of each label against all others, (N, K) float64, of logits (N, K).
+
+    For K = 2, column 1 is `logits[:, 1] - logits[:, 0]`. It orders pictures as the probability does, but never
+    saturates: two probabilities that both round to 1 would be a tie that the network did not make.
+    """
+    logits = np.asarray(logits, np.float64)
+    odds = np.empty_like(logits)
+    for k in range(logits.shape[1]):
+        others = np.delete(logits, k, axis=1)
+        top = others.max(axis=1, keepdims=True)
+        odds[:, k] = logits[:, k] - (top[:, 0] + np.log(np.exp(others - top).sum(axis=1)))
+    return odds
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How sure answers are, and how often they are right, in BINS of equal width of the top probability.
+
+    Each bin is open below and closed above (Guo, Pleiss, Sun and Weinberger 2017,
+    https://arxiv.org/abs/1706.04599, section 2).
+    """
+
+    bins: np.ndarray  # (N,) the bin of each picture, 0 … BINS - 1
+    certainty: np.ndarray  # (N,) float64, its top probability
+    is_right: np.ndarray  # (N,) bool, whether the top label is the true one
+
+    @property
+    def photos(self) -> np.ndarray:
+        """How many pictures each bin holds, (BINS,)."""
+        return np.bincount(self.bins, minlength=BINS)
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """Mean top probability in each bin, (BINS,), NaN where it holds none."""
+        return self._mean(self.certainty)
+
+    @property
+    def right(self) -> np.ndarray:
+        """Share of right answers in each bin, (BINS,), NaN where it holds none."""
+        return self._mean(self.is_right)
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error: the mean gap of the two, weighted by the pictures (Guo et al., eq. 3)."""
+        gaps = np.bincount(self.bins, weights=self.is_right - self.certainty, minlength=BINS)
+        return float(np.abs(gaps).sum() / len(self.bins))
+
+    def _mean(self, values: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):
+            return np.bincount(self.bins, weights=values, minlength=BINS) / self.photos
+
+
+def calibration(labels: np.ndarray, logits: np.ndarray) -> Calibration:
+    """Compare how sure the answers are with how often they are right.
+
+    Args:
+        labels: (N,) the true labels' numbers.
+        logits: (N, K).
+    """
+    certainty = softmax(np.asarray(logits)).max(axis=1)
+    bins = np.clip(np.ceil(certainty * BINS).astype(int) - 1, 0, BINS - 1)
+    return Calibration(bins, certainty, np.argmax(logits, axis=1) == labels)
+
+
+def wilson(share: np.ndarray | float, number: np.ndarray | int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the 95 % interval of a share of `number` pictures (Wilson 1927), sensible for few and for 0 and 1."""
+    z = 1.959964
+    centre = (share + z**2 / (2 * number)) / (1 + z**2 / number)
+    half = z * np.sqrt(share * (1 - share) / number + z**2 / (4 * number**2)) / (1 + z**2 / number)
+    return np.minimum(centre - half, share), np.maximum(centre + half, share)
+
+
+# ---- in print
+
+
+def number(name: str, value: float) -> str:
+    """One score in its printed digits: 0.99925, 98.90 % or 0.0327."""
+    if name in _FIVE_DECIMALS:
+        return f"{value:.5f}"
+    return f"{value:.4f}" if name in _FOUR_DECIMALS else f"{100 * value:.2f} %"
+
+
+def score(name: str, entry: dict | None) -> str:
+    """A score with its interval, such as `98.90 % (98.40–99.30)`; says so where there is none."""
+    if not entry or entry.get("value") is None:
+        return NOT_MEASURED
+    text = number(name, entry["value"])
+    low, high = entry.get("low"), entry.get("high")
+    if low is None or high is None:
+        return text
+    return f"{text} ({number(name, low).removesuffix(' %')}–{number(name, high).removesuffix(' %')})"
+
+
+def percent(probability: float) -> str:
+    """A probability in per cent with one decimal, never rounded to 0 or 100 %: 98.7 %, > 99.9 %, < 0.1 %."""
+    if probability >= CERTAIN:
+        return "> 99.9 %"
+    return f"{100 * probability:.1f} %" if probability >= 1 - CERTAIN else "< 0.1 %"
+
+
+def duration(seconds: float) -> str:
+    """47 s, 12 min or 1 h 34 min."""
+    if seconds < 90:
+        return f"{round(seconds)} s"
+    hours, minutes = divmod(math.floor(seconds / 60 + 0.5), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

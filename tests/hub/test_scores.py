@@ -1,0 +1,68 @@
+"""Scores of logits are SciPy's and scikit-learn's, and each is written in the same digits everywhere."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import special
+
+from hub.scores import BINS, calibration, duration, log_odds, percent, softmax, wilson
+
+
+def drawn(labels: int, photos: int = 400) -> tuple[np.ndarray, np.ndarray]:
+    """True labels and logits with many ties and some mistakes."""
+    rng = np.random.default_rng(labels)
+    truth = rng.integers(0, labels, photos)
+    logits = rng.normal(0, 1.5, (photos, labels)) + 2 * np.eye(labels)[truth]
+    return truth, np.round(logits, 1).astype(np.float32)
+
+
+@pytest.mark.parametrize("labels", [2, 3, 10])
+def test_probabilities_and_log_odds(labels):
+    _, logits = drawn(labels)
+    exact = logits.astype(np.float64)
+    np.testing.assert_allclose(softmax(logits), special.softmax(exact, axis=1), rtol=1e-14)
+    np.testing.assert_allclose(log_odds(logits), special.logit(special.softmax(exact, axis=1)), rtol=1e-9, atol=1e-9)
+    if labels == 2:
+        np.testing.assert_array_equal(log_odds(logits)[:, 1], exact[:, 1] - exact[:, 0])
+
+
+def test_log_odds_do_not_saturate():
+    odds = log_odds(np.array([[0.0, 60.0], [0.0, 50.0], [0.0, -2000.0]]))
+    assert odds[:, 1].tolist() == [60.0, 50.0, -2000.0]
+
+
+@pytest.mark.parametrize("labels", [2, 7])
+def test_calibration_is_the_mean_gap_of_fifteen_bins(labels):
+    truth, logits = drawn(labels)
+    found = calibration(truth, logits)
+    certainty, right = softmax(logits).max(axis=1), logits.argmax(axis=1) == truth
+    gaps = 0.0
+    for index in range(BINS):
+        inside = (certainty > index / BINS) & (certainty <= (index + 1) / BINS)
+        assert found.photos[index] == inside.sum()
+        if inside.any():
+            assert found.confidence[index] == pytest.approx(certainty[inside].mean())
+            assert found.right[index] == pytest.approx(right[inside].mean())
+            gaps += abs(certainty[inside].mean() - right[inside].mean()) * inside.sum()
+        else:
+            assert np.isnan(found.confidence[index]) and np.isnan(found.right[index])
+    assert found.error == pytest.approx(gaps / len(truth))
+
+
+def test_wilson_of_known_shares():
+    low, high = wilson(np.array([0.5, 1.0, 0.0]), np.array([10, 10, 10]))
+    np.testing.assert_allclose(low, [0.2366, 0.7225, 0.0], atol=1e-4)
+    np.testing.assert_allclose(high, [0.7634, 1.0, 0.2775], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("probability", "text"),
+    [(1.0, "> 99.9 %"), (0.9996, "> 99.9 %"), (0.9994, "99.9 %"), (0.5, "50.0 %"), (0.0004, "< 0.1 %"), (0, "< 0.1 %")],
+)
+def test_no_probability_is_rounded_to_a_certainty(probability, text):
+    assert percent(probability) == text
+
+
+def test_durations():
+    assert [duration(s) for s in (0.4, 47.2, 89.4)] == ["0 s", "47 s", "89 s"]
