@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub import safety
+from hub import other_tools, safety
 from hub.errors import BundleError, StorageError
 from hub.files import folder_aside, storage
 
@@ -135,6 +135,8 @@ def check_config(config: dict, where: str) -> dict:
         if not fine:
             raise BundleError(f"{where} {problem}; save the model again with save_pretrained.")
 
+    if told := other_tools.of_config(config, where):
+        raise BundleError(told)
     names = config.get("id2label")
     demand(isinstance(names, dict) and len(names) >= 2, "does not name at least two labels under id2label")
     labels = [names.get(str(index)) for index in range(len(names))]
@@ -222,7 +224,8 @@ def read_bytes(folder: Path, name: str) -> bytes:
     try:
         return safety.read_limited(folder / name, limit)
     except FileNotFoundError as error:
-        raise BundleError(f"{folder} has no {name}, so it is not a model; check the name.") from error
+        told = other_tools.sentence(folder) if name == CONFIG and folder.is_dir() else None
+        raise BundleError(told or f"{folder} has no {name}, so it is not a model; check the name.") from error
     except OSError as error:
         raise StorageError(f"{folder / name} cannot be read ({error.strerror}); check the file.") from error
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hub import bundle, remote, safety
+from hub import bundle, other_tools, remote, safety
 from hub.errors import BundleError, ImageError
 from hub.files import sha256
 from hub.formats import Runner, batched, find_format, labels_of
@@ -378,7 +378,9 @@ def refuse_path(name: str, given) -> None:
         raise BundleError("This copy is without the embedded model; name a folder or a model of the Hub.")
     if not name:
         raise BundleError("The name of the model is empty; check what was given.")
-    if Path(name).exists():
-        raise BundleError(f"{name} is a file; name the folder it lies in.")
+    path = Path(name).expanduser()
+    if path.exists():
+        told = None if (path.parent / bundle.CONFIG).exists() else other_tools.sentence(path)
+        raise BundleError(told or f"{name} is a file; name the folder it lies in.")
     if not isinstance(given, str) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
         raise BundleError(f"There is no folder {name}; check the path, or give a Hub name (owner/model).")

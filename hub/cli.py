@@ -159,6 +159,43 @@ def _print_answers(
         sys.stdout.flush()
 
 
+@functools.partial(command, name="import")
+def import_(
+    source: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A .keras or .h5 file, or Teachable Machine's folder for Keras.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Made, or replaced if it holds a bundle already.")],
+    labels: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A label a line, in the order of the model's outputs.")
+    ] = None,
+    pixels: Annotated[
+        str | None, typer.Option(metavar="RANGE", help="What the model was trained on: 0..255, 0..1 or -1..1.")
+    ] = None,
+    photos: Annotated[
+        list[str],
+        typer.Option(metavar="PATH", help="Photos to compare ONNX and Keras on. [default: drawn pictures]"),
+    ] = [],  # noqa: B006
+    json_: Json = False,
+) -> None:
+    """Make a bundle of a Keras model from elsewhere.
+
+    \b
+    python -m hub import converted_keras cats
+    python -m hub import cats.keras cats --labels labels.txt --pixels 0..1
+
+    A softmax or a one-unit sigmoid at the model's end is taken away: a bundle carries logits, and the probabilities
+    stay the same. Code in the file is never run. This takes TensorFlow.
+    """
+    from hub.importing import import_model
+
+    paths = batch.find_pictures(photos) if photos else []
+    made = import_model(source.expanduser(), out, labels=labels, pixels=pixels, photos=paths)
+    if json_:
+        _print_json({"folder": str(out), "labels": made.labels, "image_size": made.image_size})
+    else:
+        print(f"The model is in {out}: {', '.join(map(_printable, made.labels))}, {made.image_size} pixels a side.")
+
+
 @command
 def export(
     source: Bundle,

@@ -88,6 +88,10 @@ STOCK = {
         "keras.src.applications.inception_resnet_v2": "CustomScaleLayer",
     }.items()
 }
+# What Keras 2 names without a module.
+LEGACY = frozenset().union(
+    *(STOCK[f"keras.{kind}"] for kind in ("models", "layers", "initializers", "regularizers", "constraints"))
+)
 PLAIN = {"__keras_tensor__", "__slice__", "__ellipsis__", "__numpy__", "__tensor__"}  # values, not classes
 NUMBERS = ["bool", "bfloat16", *(f"{kind}{bits}" for kind in ("int", "uint", "float") for bits in (8, 16, 32, 64))]
 # Plain words that Keras looks up, by how their key ends: the classes' names, or their older ones.
@@ -235,13 +239,15 @@ def _parsed(text: str | bytes, path: Path) -> dict:
 # ---- the config: which objects Keras would make
 
 
-def check_objects(config: dict, where: str) -> None:
+def check_objects(config: dict, where: str, *, legacy: bool = False) -> None:
     """Raise a BundleError for the first entry of a Keras config that is no stock object or no plain value.
 
     Args:
         config: config.json; only the keys that Keras reads at its top are looked at, except compile_config, which
             `compile=False` drops.
         where: how the sentence begins.
+        legacy: whether entries may come without a module, as Keras 2 wrote them; Keras looks their names up among its
+            own classes.
     """
     if config.get("class_name") not in _MODELS.split():
         raise BundleError(f"{where} cannot be loaded (its {CONFIG} describes no Keras model); {AGAIN}.")
@@ -251,7 +257,7 @@ def check_objects(config: dict, where: str) -> None:
         key, value = todo.pop()
         if isinstance(value, dict):
             if "class_name" in value:
-                _check_object(value, where)
+                _check_object(value, where, legacy=legacy)
             todo += value.items()
         elif isinstance(value, list):
             todo += [(key, item) for item in value]
@@ -259,7 +265,7 @@ def check_objects(config: dict, where: str) -> None:
             _check_value(key, value, where)
 
 
-def _check_object(entry: dict, where: str) -> None:
+def _check_object(entry: dict, where: str, *, legacy: bool) -> None:
     """Refuse a class that is not on the list; `registered_name` would win over it, so that may only repeat it."""
     name, module, registered = entry["class_name"], entry.get("module"), entry.get("registered_name")
     inner = entry.get("config")
@@ -268,7 +274,8 @@ def _check_object(entry: dict, where: str) -> None:
             raise BundleError(f"{where} cannot be loaded: it holds an array that is not of numbers; {REMEDY}.")
         return
     fault = FAULTS.get(name) if isinstance(name, str) else None
-    stock = isinstance(name, str) and isinstance(module, str) and name in STOCK.get(module, ())
+    allowed = LEGACY if legacy and module is None else STOCK.get(module, ()) if isinstance(module, str) else ()
+    stock = isinstance(name, str) and name in allowed
     if fault is None and stock and registered in (None, name):
         return
     called = entry.get("name") or (inner.get("name") if isinstance(inner, dict) else None)

@@ -39,6 +39,7 @@ def place(tmp_path, monkeypatch, photos) -> Path:
     """The folder that the page's reader is in: a model, and a folder of photos."""
     monkeypatch.chdir(tmp_path)
     flowers().save("flowers.keras")
+    (tmp_path / "labels.txt").write_text("daisy\nrose\ntulip\n")
     (tmp_path / "photos").mkdir()
     for number, pixels in enumerate(photos[:6]):
         Image.fromarray(pixels).resize((50, 40)).save(f"photos/{number}.png")
@@ -55,7 +56,7 @@ def test_publishing(place):
 
     commands = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
     ours = [shlex.split(line)[3:] for line in commands if line.startswith("python -m hub ")]
-    assert [name for name, *_ in ours] == ["predict", "export", "verify", "push", "pull"]
+    assert [name for name, *_ in ours] == ["import", "predict", "export", "verify", "push", "pull"]
     with HubServer() as hub:
         environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(place / "home"), "HF_TOKEN": "hf_writer"}
         environment |= {"HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1", "PYTHONPATH": str(ROOT)}

@@ -378,7 +378,7 @@ def _onnx_and_keras(metrics: dict) -> str:
     if not found:
         return ""
     photos = found.get("photos")
-    on = f"On {photos:,} photos" if photos is not None else "On the photos compared"
+    on = f"On {photos:,} pictures" if photos is not None else "On the pictures compared"
     limit = f" A bundle with a difference above {found['tolerance']:g} is not written." if "tolerance" in found else ""
     cell = f" and {found['evidence']:.1e} in a cell of evidence" if found.get("evidence") is not None else ""
     return paragraphs(

@@ -26,7 +26,7 @@ from hub.files import sha256
 from tests.hub_server import HubServer
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ["predict", "export", "verify", "push", "pull", "card"]
+COMMANDS = ["import", "predict", "export", "verify", "push", "pull", "card"]
 DERIVED = ["keras-folder", "transformers", "litert", "transformers.js"]  # slow to make, and tested elsewhere
 WITHOUT = [part for name in DERIVED for part in ("--without", name)]
 # The Hub's client reads its environment when it is imported, so its commands run in a process of their own.
