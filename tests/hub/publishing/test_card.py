@@ -162,7 +162,7 @@ def test_a_base_model_is_named_where_it_is_one_on_the_hub():
         "90 % percentile bootstrap interval over the photos, 700 resamples, seed 5",
         "| **cat** | 400 | 13 |",
         "Test: 1.23 percentage points",
-        "On 64 photos, the largest difference between the two files was 2.0e-07 in a probability and 3.5e-06",
+        "On 64 pictures, the largest difference between the two files was 2.0e-07 in a probability and 3.5e-06",
         "difference above 0.0001",
         "one of 12 cells (3 × 4)",
         "±7.62 logits (99th percentile of something)",
