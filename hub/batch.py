@@ -303,6 +303,7 @@ def answers(
     *,
     progress: bool = False,
     decode: Callable[[Path, int], np.ndarray] = to_tensor,
+    predict: Callable[[list[np.ndarray]], list[Prediction]] | None = None,
 ) -> Iterator[list[Answer]]:
     """Answer for pictures, 32 at a time, while the next 32 are decoded by threads; never more are in memory.
 
@@ -311,10 +312,11 @@ def answers(
         paths: as `find_pictures` returns them, or whatever else `decode` takes.
         progress: show a bar on standard error if that is a terminal.
         decode: makes the uint8 tensor (size, size, 3) of a path and the size, or raises an ImageError; runs in threads.
+        predict: answers a list of such tensors; None is the classifier's own.
     """
     from tqdm import tqdm
 
-    paths = list(paths)
+    paths, predict = list(paths), predict or classifier.predict
     pool = ThreadPoolExecutor(DECODERS)
 
     def start(begin: int) -> list[Future]:
@@ -325,7 +327,7 @@ def answers(
             ahead = start(0)
             for begin in range(0, len(paths), BATCH):
                 tensors, ahead = ahead, start(begin + BATCH)
-                batch = _answer(classifier, paths[begin : begin + BATCH], [one.result() for one in tensors])
+                batch = _answer(predict, paths[begin : begin + BATCH], [one.result() for one in tensors])
                 yield batch
                 bar.update(len(batch))
     finally:
@@ -339,10 +341,12 @@ def _tensor(decode: Callable[[Path, int], np.ndarray], path: Path, size: int) ->
         return error.with_traceback(None)  # a traceback keeps the picture's bytes
 
 
-def _answer(classifier: ImageClassifier, paths: list[Path], tensors: list[np.ndarray | ImageError]) -> list[Answer]:
+def _answer(
+    predict: Callable[[list[np.ndarray]], list[Prediction]], paths: list[Path], tensors: list[np.ndarray | ImageError]
+) -> list[Answer]:
     # A tensor of the model's own size is a picture that predict takes as it is.
     readable = [tensor for tensor in tensors if isinstance(tensor, np.ndarray)]
-    predictions = iter(classifier.predict(readable) if readable else ())
+    predictions = iter(predict(readable) if readable else ())
     return [
         Answer(path, None, str(tensor)) if isinstance(tensor, ImageError) else Answer(path, next(predictions), None)
         for path, tensor in zip(paths, tensors, strict=True)

@@ -6,23 +6,25 @@ GET  /api/docs      what can be sent and what comes back, to try out; openapi.js
 GET  /healthz       whether the server answers (server.py puts it at the root)
 """
 
-from __future__ import annotations
+# Without `from __future__ import annotations`: FastAPI reads those of `predict`, one of which depends on the model.
 
 import asyncio
 import io
 import platform
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from tempfile import SpooledTemporaryFile
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
 
+import fastapi
 import orjson
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import Response
 from fastapi_offline import FastAPIOffline
-from starlette.datastructures import QueryParams, UploadFile
+from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
@@ -30,15 +32,15 @@ from starlette.requests import ClientDisconnect
 from hub import BundleError, ImageClassifier, ImageError, Prediction
 from hub.errors import ImageTooLargeError, UnsupportedImageError
 from hub.heatmaps import overlay, shown_map
-from hub.images import LARGE_PIXELS, MAX_JPEG_PIXELS, MAX_PIXELS, MAX_SIDE, declared_pixels, to_tensor_and_picture
+from hub.images import MAX_JPEG_PIXELS, MAX_PIXELS, MAX_SIDE, to_tensor_and_picture
 from hub.scores import log_odds
 from space import guards, limits
-from space.api_schema import describe
+from space.api_schema import BODY, ERRORS, Answers, Error, Info, Query, query_of
 from space.html import data_url
 from space.offer import Offer
-from space.viewer import OPACITY, jpeg, scale_of
+from space.viewer import jpeg, scale_of
+from space.work import HEAD, WORK, is_large
 
-WORKERS = 2  # pictures decoded and answered at once; more than a small machine's cores only take turns
 MAX_WAITING = 64  # requests; twice as many as 32 clients send at once. The next is told to come back
 MAX_FILES = 32  # in one request
 SECONDS = 120  # for a request, from its last byte to its answer: 32 clients with the largest files take turns
@@ -60,39 +62,85 @@ def api(offer: Offer) -> FastAPI:
     classifier = offer.classifier
     desk = Desk(classifier)
     app = FastAPIOffline(
-        docs_url="/docs",
+        docs_url=None,
         redoc_url=None,
         title=f"{classifier.name}: an image classifier with evidence",
         version=classifier.revision or "local",
         description=__doc__.partition("\n")[0],
-        swagger_ui_parameters={"tryItOutEnabled": True, "defaultModelsExpandDepth": -1, "validatorUrl": None},
+        # Where it is served from, behind whatever proxy: beside openapi.json.
+        servers=[{"url": "."}],
+        root_path_in_servers=False,
     )
     # Any page may ask, as any program may; nothing here depends on who the visitor is.
     app.add_middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])
 
-    @app.post("/predict")
-    async def predict(request: Request) -> Response:
+    @app.post(
+        "/predict",
+        tags=["pictures"],
+        summary="Answer one picture, or several",
+        description="One picture that is refused is an error; among several it is a row with its error.",
+        operation_id="predict",
+        response_model=Answers,
+        responses={status: {"model": Error, "description": why} for status, why in ERRORS.items()},
+        openapi_extra={"requestBody": BODY},
+    )
+    async def predict(request: Request, query: Annotated[query_of(classifier.labels), fastapi.Query()]) -> Response:
         try:
-            return reply(await desk.predict(request))
+            return reply(await desk.predict(request, query))
         except ClientDisconnect:
             return Response(status_code=400)  # nobody reads it
 
-    @app.get("/info")
+    @app.get("/info", tags=["model"], summary="Say which model this is", operation_id="info", response_model=Info)
     async def about() -> Response:
         return reply(info(offer))
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        # Addresses beside this page's own: whatever path it is shown below, they are too.
+        return get_swagger_ui_html(
+            openapi_url="openapi.json",
+            title=app.title,
+            swagger_js_url="static-offline-docs/swagger-ui-bundle.js",
+            swagger_css_url="static-offline-docs/swagger-ui.css",
+            swagger_favicon_url="static-offline-docs/favicon.png",
+            swagger_ui_parameters={"tryItOutEnabled": True, "defaultModelsExpandDepth": -1, "validatorUrl": None},
+        )
 
     @app.exception_handler(RequestError)
     async def refused(_request: Request, error: RequestError) -> Response:
         again = {"Retry-After": str(limits.RETRY_AFTER)} if error.status in (429, 503) else None
         return reply({"error": error.sentence}, error.status, again)
 
+    @app.exception_handler(RequestValidationError)
+    async def misread(_request: Request, error: RequestValidationError) -> Response:
+        return reply({"error": _no_such_query(error.errors()[0], classifier.labels)}, 400)
+
     @app.exception_handler(HTTPException)
     async def not_here(_request: Request, error: HTTPException) -> Response:
         sentences = {404: "There is nothing here; see /api/docs.", 405: "This address takes another method."}
         return reply({"error": sentences.get(error.status_code, str(error.detail))}, error.status_code, error.headers)
 
-    describe(app, classifier)
+    _without_422(app.openapi())
     return app
+
+
+def _without_422(schema: dict) -> None:
+    """Take FastAPI's own answer to a query that cannot be read out of the schema: here it is a 400."""
+    del schema["paths"]["/predict"]["post"]["responses"]["422"]
+    del schema["components"]["schemas"]["HTTPValidationError"], schema["components"]["schemas"]["ValidationError"]
+
+
+def _no_such_query(error: dict, labels: list[str]) -> str:
+    """Say in one sentence what pydantic found wrong with a query."""
+    name, said = str(error["loc"][-1])[:80], str(error["input"])[:80]
+    match error["type"]:
+        case "extra_forbidden":
+            return f"There is no option {name!r}; see /api/docs."
+        case "bool_parsing":
+            return f"{name}={said!r} is neither true nor false."
+        case "literal_error":
+            return f"There is no label {said!r}; the model knows {', '.join(labels)[:500]}."
+    return f"{name}={said!r} is no number from 0 to 1."
 
 
 def reply(content: dict, status: int = 200, headers: dict | None = None) -> Response:
@@ -125,49 +173,6 @@ def info(offer: Offer) -> dict:
 
 
 # ---------------------------------------------------------------- what is asked
-
-
-@dataclass(frozen=True)
-class Query:
-    """What a request wants beside the probabilities."""
-
-    evidence: bool = True
-    heatmap: bool = False
-    label: str | None = None  # of the heatmap; None is the answer's
-    opacity: float = OPACITY
-
-    @classmethod
-    def read(cls, given: QueryParams, labels: list[str]) -> Query:
-        """Read the part of the address after the question mark.
-
-        Raises:
-            RequestError: a value makes no sense.
-        """
-        unknown = sorted(set(given) - {"evidence", "heatmap", "label", "opacity"})
-        if unknown:
-            raise RequestError(400, f"There is no option {unknown[0][:80]!r}; see /api/docs.")
-        label = given.get("label") or None
-        if label is not None and label not in labels:
-            raise RequestError(400, f"There is no label {label[:80]!r}; the model knows {', '.join(labels)[:500]}.")
-        return cls(_truth(given, "evidence"), _truth(given, "heatmap"), label, _opacity(given))
-
-
-def _truth(given: QueryParams, name: str) -> bool:
-    said = given.get(name, str(getattr(Query, name))).lower()
-    if said not in ("true", "false", "1", "0"):
-        raise RequestError(400, f"{name}={said[:80]!r} is neither true nor false.")
-    return said in ("true", "1")
-
-
-def _opacity(given: QueryParams) -> float:
-    said = given.get("opacity", str(OPACITY))
-    try:
-        opacity = float(said)
-    except ValueError:
-        opacity = -1.0
-    if not 0 <= opacity <= 1:  # NaN neither
-        raise RequestError(400, f"opacity={said[:80]!r} is no number from 0 to 1.")
-    return opacity
 
 
 @dataclass(frozen=True)
@@ -233,22 +238,18 @@ async def sent(request: Request) -> list[Sent]:
 
 
 class Desk:
-    """Takes requests, and gives their pictures to the workers in turn."""
+    """Takes requests, and has their pictures answered in turn."""
 
     def __init__(self, classifier: ImageClassifier):
         self.classifier = classifier
         self.waiting = 0
-        self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="predict")
-        # A large picture waits here rather than in a worker, which small ones need.
-        self._large = asyncio.Lock()
 
-    async def predict(self, request: Request) -> dict:
+    async def predict(self, request: Request, query: Query) -> dict:
         """Answer a request.
 
         Raises:
             RequestError: it is refused.
         """
-        query = Query.read(request.query_params, self.classifier.labels)
         if self.waiting >= MAX_WAITING:
             raise RequestError(429, f"Too many requests are waiting; try again in {limits.RETRY_AFTER} seconds.")
         self.waiting += 1
@@ -266,7 +267,7 @@ class Desk:
         return _whole(self.classifier, results)
 
     async def _results(self, files: list[Sent], query: Query) -> list[dict]:
-        """Answer one file after the other, so that a request of many leaves a worker to the others."""
+        """Answer one file after the other, so that a request of many leaves a place to the others."""
         results = []
         for one in files:
             try:
@@ -281,13 +282,8 @@ class Desk:
 
     async def _result(self, one: Sent, query: Query) -> dict:
         one.file.seek(0)
-        if declared_pixels(one.file.read(IN_MEMORY)) <= LARGE_PIXELS:
-            return await self._work(one, query)
-        async with self._large:
-            return await self._work(one, query)
-
-    async def _work(self, one: Sent, query: Query) -> dict:
-        return await asyncio.get_running_loop().run_in_executor(self._workers, self._answer, one, query)
+        large = is_large(one.file.read(HEAD))
+        return await WORK.wait("http", self._answer, one, query, alone=large)
 
     def _answer(self, one: Sent, query: Query) -> dict:
         return result(self.classifier, one.read(), query)

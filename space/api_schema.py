@@ -1,15 +1,17 @@
-"""What the endpoint takes and gives, as OpenAPI: the page at /api/docs is made of it, and clients can be."""
+"""What the endpoint takes and gives: the page at /api/docs is made of it, and clients can be.
+
+What is asked is read by it. What is answered is written without it, in the same shape: a model of pydantic would take
+longer than the network does.
+"""
 
 from __future__ import annotations
 
-from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
+from typing import Annotated, Literal
 
-from hub import ImageClassifier
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
+
 from space.viewer import OPACITY
 
-NUMBERS = {"type": "object", "additionalProperties": {"type": "number"}}
-TEXT, BYTES = {"type": "string"}, {"type": "string", "format": "binary"}
 ERRORS = {
     400: "The picture is damaged or cut short, there is none, or the request cannot be read.",
     408: "The request took too long to arrive.",
@@ -18,107 +20,93 @@ ERRORS = {
     429: "Too many requests are waiting; Retry-After says when to come back.",
     503: "The server did not get to it in its time.",
 }
-INFO = {
-    "model": TEXT,
-    "revision": {"type": ["string", "null"], "description": "the commit on the Hub; null for a folder"},
-    "labels": {"type": "array", "items": TEXT},
+BYTES = {"type": "string", "format": "binary"}
+# FastAPI has no words for a body that is either a file or a form.
+BODY = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {"type": "object", "properties": {"files": {"type": "array", "items": BYTES}}}
+        },
+        **{kind: {"schema": BYTES} for kind in ("application/octet-stream", "image/*")},
+    },
 }
 
 
-def describe(app: FastAPI, classifier: ImageClassifier) -> None:
-    """Give the application its schema; it is written by hand, since FastAPI knows no body that is a file or a form."""
+class Query(BaseModel):
+    """What a request wants beside the probabilities."""
 
-    def openapi() -> dict:
-        if not app.openapi_schema:
-            schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=[])
-            # Where it is served from, behind whatever proxy: beside this file.
-            schema["servers"] = [{"url": "."}]
-            schema["paths"] = {"/predict": {"post": _predict(classifier)}, "/info": {"get": _info()}}
-            schema["components"] = {"schemas": {"Error": _object({"error": TEXT}), "Result": _result()}}
-            app.openapi_schema = schema
-        return app.openapi_schema
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    app.openapi = openapi
+    evidence: bool = Field(True, description="the map that the answer is the mean of")
+    heatmap: bool = Field(False, description="the picture under its evidence")
+    label: str | None = Field(None, description="whose evidence the heatmap shows; default: the answer's")
+    opacity: float = Field(OPACITY, ge=0, le=1, description="of the heatmap")
 
 
-def _predict(classifier: ImageClassifier) -> dict:
-    label = {"type": "string", "enum": classifier.labels}
-    return {
-        "tags": ["pictures"],
-        "summary": "Answer one picture, or several",
-        "description": "One picture that is refused is an error; among several it is a row with its error.",
-        "operationId": "predict",
-        "parameters": [
-            _option("evidence", {"type": "boolean", "default": True}, "the map that the answer is the mean of"),
-            _option("heatmap", {"type": "boolean", "default": False}, "the picture under its evidence"),
-            _option("label", label, "whose evidence the heatmap shows; default: the answer's"),
-            _option("opacity", {"type": "number", "minimum": 0, "maximum": 1, "default": OPACITY}, "of the heatmap"),
-        ],
-        "requestBody": {
-            "required": True,
-            "content": {
-                "multipart/form-data": {"schema": _object({"files": {"type": "array", "items": BYTES}})},
-                **{kind: {"schema": BYTES} for kind in ("application/octet-stream", "image/*")},
-            },
-        },
-        "responses": {
-            "200": _json(
-                "An answer for each picture, in their order",
-                _object({**INFO, "results": {"type": "array", "items": {"$ref": "#/components/schemas/Result"}}}),
-            ),
-            **{str(status): _json(why, {"$ref": "#/components/schemas/Error"}) for status, why in ERRORS.items()},
-        },
-    }
+def query_of(labels: list[str]) -> type[Query]:
+    """Return the Query of a model, which names one of its labels."""
+    one = Annotated[Literal[tuple(labels)] | None, BeforeValidator(lambda said: said or None)]
+    return create_model("Query", __base__=Query, label=(one, Query.model_fields["label"]))
 
 
-def _result() -> dict:
-    maps = {"type": "object", "additionalProperties": {"type": "array", "items": {"type": "array"}}}
-    grid = {"type": "array", "items": {"type": "integer"}, "description": "rows, columns"}
-    evidence = _object({"grid": grid, "scale": {"type": ["number", "null"]}, "maps": maps})
-    return {
-        **_object(
-            {
-                "file": {"type": ["string", "null"], "description": "its name in the form"},
-                "error": {**TEXT, "description": "why it is refused; then nothing below is there"},
-                "label": TEXT,
-                "probabilities": NUMBERS,
-                "logits": NUMBERS,
-                "log_odds": {**NUMBERS, "description": "ln p/(1-p)"},
-                "evidence": {
-                    **evidence,
-                    "type": ["object", "null"],
-                    "description": "in logits; the mean of a label's map is its logit. Null where the model keeps none",
-                },
-                "heatmap": {"type": ["string", "null"], "description": "data:image/jpeg;base64,…"},
-            }
-        ),
-        "required": ["file"],
-    }
+class Error(BaseModel):
+    """A refusal."""
+
+    error: str = Field(description="why, in one sentence")
 
 
-def _info() -> dict:
-    more = {
-        "image_size": {"type": "integer"},
-        "evidence": {"type": ["object", "null"]},
-        "limits": {"type": "object", "additionalProperties": {"type": "integer"}},
-        "versions": {"type": "object", "additionalProperties": TEXT},
-    }
-    described = _json("The model, its labels, its limits", _object({**INFO, **more}))
-    return {
-        "tags": ["model"],
-        "summary": "Say which model this is",
-        "operationId": "info",
-        "responses": {"200": described},
-    }
+class Evidence(BaseModel):
+    """Where in the picture each label's score comes from."""
+
+    grid: list[int] = Field(description="rows, columns")
+    scale: float | None = Field(description="the largest value that the page's colours show")
+    maps: dict[str, list[list[float]]] = Field(description="of each label, in logits; the mean of a map is the logit")
 
 
-def _option(name: str, schema: dict, description: str) -> dict:
-    return {"name": name, "in": "query", "schema": schema, "description": description}
+class Answer(BaseModel):
+    """What the model says of a picture."""
+
+    file: str | None = Field(description="its name in the form")
+    label: str
+    probabilities: dict[str, float]
+    logits: dict[str, float]
+    log_odds: dict[str, float] = Field(description="ln p/(1-p)")
+    evidence: Evidence | None = Field(None, description="null where the model keeps none")
+    heatmap: str | None = Field(None, description="data:image/jpeg;base64,…")
 
 
-def _object(properties: dict) -> dict:
-    return {"type": "object", "properties": properties}
+class Refused(Error):
+    """One picture of several that is refused."""
+
+    file: str | None = Field(description="its name in the form")
 
 
-def _json(description: str, schema: dict) -> dict:
-    return {"description": description, "content": {"application/json": {"schema": schema}}}
+class About(BaseModel):
+    """Which model it is."""
+
+    model: str
+    revision: str | None = Field(description="the commit on the Hub; null for a folder")
+    labels: list[str]
+
+
+class Answers(About):
+    """An answer for each picture, in their order."""
+
+    results: list[Answer | Refused]
+
+
+class Grid(BaseModel):
+    """How the model keeps its evidence."""
+
+    grid: list[int] = Field(description="rows, columns")
+    scale: float | None
+
+
+class Info(About):
+    """The model, its labels, its limits."""
+
+    image_size: int
+    evidence: Grid | None
+    limits: dict[str, int]
+    versions: dict[str, str]

@@ -7,7 +7,7 @@ from pathlib import Path
 import gradio as gr
 from markupsafe import Markup
 
-from hub import BundleError, ImageClassifier, ImageError
+from hub import ImageClassifier, Refusal
 from space import try_it, viewer
 from space.html import escape, refusal
 from space.languages import Say, fixed, of
@@ -57,7 +57,7 @@ def build(offer: Offer) -> None:
             return ["", *blank]
         try:
             return ["", *answers(of(request), models, path)]
-        except (ImageError, BundleError) as error:
+        except Refusal as error:
             return [refusal(str(error)), *blank]
 
     photo.change(

@@ -158,12 +158,18 @@ class Limits:
         self.bodies -= 1
 
 
+def _route(scope: Scope) -> str:
+    """Return a request's path as the routes know it: without the one that the whole server is put below."""
+    root = scope.get("root_path", "").rstrip("/")
+    return scope["path"].removeprefix(root) if scope["path"].startswith(f"{root}/") else scope["path"]
+
+
 class Request:
     """One request: its body counted and timed on the way in, its answer given the headers on the way out."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send):
         self.scope, self._receive, self._send = scope, receive, send
-        self.path: str = scope["path"]
+        self.path = _route(scope)
         headers = dict(scope["headers"])
         length = headers.get(b"content-length", b"")
         self.length = int(length) if length.isdigit() else None

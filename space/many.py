@@ -36,6 +36,7 @@ from space.html import data_url
 from space.languages import Say, fixed, of, texts
 from space.offer import Offer
 from space.viewer import jpeg, scale_of
+from space.work import WORK, is_large
 
 MOST = 500  # pictures of one drop
 ZIPS = 20  # of one drop; each may take a tenth of a second to open, whatever is in it
@@ -103,7 +104,7 @@ class Run:
         for path in paths:
             if path not in moved:
                 moved[path] = self._folder / str(len(moved))
-                with suppress(OSError):  # gone since: its row will say so
+                with suppress(FileNotFoundError):  # gone since: its row will say so
                     path.rename(moved[path])
         return [moved[path] for path in paths]
 
@@ -153,7 +154,9 @@ class Run:
             if self._closed or done != self.done:
                 return None
             items = self.items[done : done + BATCH]
-            answered = [one for batch in answers(classifier, items, decode=_decode) for one in batch]
+            predict = partial(WORK.run, "many", classifier.predict)
+            batches = answers(classifier, items, decode=_decode, predict=predict)
+            answered = [one for batch in batches for one in batch]
             self.done += len(items)
             message = _rows(self, classifier, say, answered)
             self._sent = (done, message)
@@ -195,7 +198,7 @@ def _content(path: Path, name: str) -> bytes:
         if path.stat().st_size > ENTRY:
             raise ImageError(f"{name} is larger than {ENTRY // 2**20} MB; make it smaller and try again.")
         return path.read_bytes()
-    except OSError as error:
+    except FileNotFoundError as error:
         raise ImageError(f"{name} is no longer here; send it again.") from error
 
 
@@ -209,7 +212,12 @@ class _Named(io.BytesIO):
 
 def _decode(item: Item, size: int) -> np.ndarray:
     """Return the model's tensor, and leave the pictures to show in `item`."""
-    tensor, picture = to_tensor_and_picture(_Named(item.read(), item.name), size, PICTURE)
+    content = WORK.run("many", item.read)
+    return WORK.run("many", _decoded, item, content, size, alone=is_large(content))
+
+
+def _decoded(item: Item, content: bytes, size: int) -> np.ndarray:
+    tensor, picture = to_tensor_and_picture(_Named(content, item.name), size, PICTURE)
     item.picture = jpeg(picture, QUALITY)
     item.thumbnail = jpeg(ImageOps.fit(picture, (THUMBNAIL, THUMBNAIL)), QUALITY)
     return tensor

@@ -31,6 +31,7 @@ from space.offer import Offer
 from space.opening import opening
 from space.record import Photos, fetch
 from space.viewer import OPACITY, jpeg
+from space.work import WORK, is_large
 
 THRESHOLD = 0.5
 ON_A_PAGE = 12
@@ -115,9 +116,13 @@ class Quality:
 
 def _thumbnail(path: Path) -> Image.Image | None:
     try:
-        photo = open_image(path, size=SIDE)
+        return WORK.run("page", _small, path, alone=is_large(path))
     except ImageError:
         return None  # gone since it was found
+
+
+def _small(path: Path) -> Image.Image:
+    photo = open_image(path, size=SIDE)
     photo.thumbnail((SIDE, SIDE))
     return photo
 

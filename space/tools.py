@@ -20,11 +20,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from hub import BundleError, ImageError
+from hub import ImageError, Refusal, UsageError
 from hub.heatmaps import shown_map
 from space import api, limits, words
+from space.api_schema import Query
 from space.languages import Say
 from space.offer import Offer
+from space.work import HEAD, WORK, is_large
 
 if TYPE_CHECKING:
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -46,7 +48,6 @@ class Tools:
         self.offer = offer
         self.waiting = 0
         self._large = asyncio.Semaphore(1)
-        self._workers = asyncio.Semaphore(api.WORKERS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -89,13 +90,17 @@ class Tools:
         return StreamableHTTPSessionManager(server, stateless=True, json_response=True, max_request_body_size=most)
 
     async def _call(self, name: str, arguments: dict) -> CallToolResult:
-        """Run a tool in a worker's turn; what it refuses is a result that says so in one sentence."""
-        if name not in _TOOLS:
+        """Run a tool; what it refuses is a result that says so in one sentence."""
+        if name == INFO:
+            return _said(api.info(self.offer))
+        if name != CLASSIFY:
             return _problem(f"There is no such tool; there are {CLASSIFY} and {INFO}.")
         try:
-            async with asyncio.timeout(api.SECONDS), self._workers:
-                return await asyncio.to_thread(_TOOLS[name], self.offer, arguments)
-        except (ImageError, BundleError) as error:
+            async with asyncio.timeout(api.SECONDS):
+                sent, query = await asyncio.to_thread(_asked, arguments)
+                large = is_large(sent.getbuffer()[:HEAD].tobytes())
+                return await WORK.wait("mcp", _classify, self.offer, sent, query, alone=large)
+        except Refusal as error:
             return _problem(str(error))
         except TimeoutError:
             return _problem(f"The server did not get to it in {api.SECONDS} seconds; try again later.")
@@ -183,13 +188,21 @@ def _said(values: dict, drawn: str | None = None) -> CallToolResult:
     return CallToolResult(content=content, structured_content=values)
 
 
-def _classify(offer: Offer, arguments: dict) -> CallToolResult:
-    """Answer the picture in `image_base64`; with `with_heatmap`, return it with its evidence as well."""
+def _asked(arguments: dict) -> tuple[io.BytesIO, Query]:
+    """Return the picture in `image_base64`, and whether `with_heatmap` wants its evidence drawn in.
+
+    Raises:
+        UsageError, ImageError: it makes no sense.
+    """
     wanted = arguments.get("with_heatmap", False)
     if not isinstance(wanted, bool):
-        raise ImageError("with_heatmap is neither true nor false; leave it out or send one of them.")
-    sent = api.Sent(None, _picture(arguments)).read()
-    whole = api.answer(offer.classifier, sent, api.Query(heatmap=wanted))
+        raise UsageError("with_heatmap is neither true nor false; leave it out or send one of them.")
+    return api.Sent(None, _picture(arguments)).read(), Query(heatmap=wanted)
+
+
+def _classify(offer: Offer, sent: io.BytesIO, query: Query) -> CallToolResult:
+    """Answer a picture."""
+    whole = api.answer(offer.classifier, sent, query)
     row = whole["results"][0]
     values = {
         **{name: row[name] for name in ("label", "probabilities", "log_odds")},
@@ -224,11 +237,3 @@ def _picture(arguments: dict) -> io.BytesIO:
     except ValueError as error:
         problem = "image_base64 is not base64; send the bytes of the picture's file, not a path, an address or text."
         raise ImageError(problem) from error
-
-
-def _about(offer: Offer, _arguments: dict) -> CallToolResult:
-    """Say which model this is, as GET /api/info does."""
-    return _said(api.info(offer))
-
-
-_TOOLS = {CLASSIFY: _classify, INFO: _about}

@@ -23,6 +23,7 @@ from space.html import escape, refusal
 from space.languages import Say, fixed, of, written
 from space.offer import Offer
 from space.samples import Sample, buttons
+from space.work import WORK, is_large
 
 SIDE = 1024  # pixels of the shown picture's longer side
 VIEWS = ("overlay", "beside", "swipe")
@@ -64,6 +65,10 @@ def answer(classifier: ImageClassifier, path: str | Path) -> Answer:
     Raises:
         ImageError: the file is refused, in one sentence.
     """
+    return WORK.run("page", _answer, classifier, path, alone=is_large(Path(path)))
+
+
+def _answer(classifier: ImageClassifier, path: str | Path) -> Answer:
     tensor, picture = to_tensor_and_picture(path, classifier.image_size, SIDE)
     return Answer(classifier.predict(tensor), tensor, viewer.jpeg(picture))
 
@@ -84,7 +89,7 @@ def explained(classifier: ImageClassifier, answered: Answer, k: int, method: str
     """
     chosen = explain.find_method(method)
     if (method, k) not in answered.explained:
-        answered.explained[method, k] = chosen(classifier, answered.tensor, k)
+        answered.explained[method, k] = WORK.run("page", chosen, classifier, answered.tensor, k, alone=True)
     return answered.explained[method, k]
 
 

@@ -12,13 +12,14 @@ from pathlib import Path
 import gradio as gr
 from markupsafe import Markup
 
-from hub import BundleError, ImageClassifier, ImageError, bundle
+from hub import BundleError, ImageClassifier, Refusal, bundle
 from hub.classifier import DEFAULT
 from hub.formats import FORMATS
 from hub.publishing.card_runtimes import own_snippet
 from space import api, guards, tools
 from space.languages import Say, written
 from space.offer import Offer
+from space.work import WORK, is_large
 
 SCRIPT = (Path(__file__).parent / "static" / "use_it.js").read_text(encoding="utf-8")
 ADDRESS = "http://localhost:7860/"  # in the snippets; the browser puts the page's own in its place
@@ -191,8 +192,8 @@ def _open_to_gradio_client(offer: Offer) -> None:
         if photo is None:
             raise gr.Error("There is no picture; send one.", print_exception=False)
         try:
-            return api.answer(offer.classifier, photo)
-        except ImageError as error:
+            return WORK.run("page", api.answer, offer.classifier, photo, alone=is_large(Path(photo)))
+        except Refusal as error:
             raise gr.Error(str(error), print_exception=False) from error
 
     gr.Button(visible=False).click(

@@ -10,14 +10,18 @@ import threading
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urljoin
 
 import numpy as np
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from PIL import Image
 
 from hub import images
 from hub.heatmaps import overlay, shown_map
-from space import api
+from space import api, work
+from space.api_schema import Answers, Info, Query
 from space.offer import Offer
 from tests.pictures import encode, png, scene
 from tests.space.conftest import served
@@ -114,7 +118,7 @@ def test_the_heatmap_is_the_overlay(address_3, classifier_3):
 
 
 def test_a_classic_head_answers_without_a_map(classic, cat):
-    said = api.answer(classic, cat.read_bytes(), api.Query(heatmap=True))
+    said = api.answer(classic, cat.read_bytes(), Query(heatmap=True))
     assert said["results"][0]["evidence"] is said["results"][0]["heatmap"] is None
     assert api.info(Offer(classic))["evidence"] is None
 
@@ -187,13 +191,48 @@ def test_the_schema_is_complete_and_its_page_comes_from_here(address_2):
     assert set(predict["responses"]) == {"200", "400", "408", "413", "415", "429", "503"}
     assert {"multipart/form-data", "application/octet-stream"} <= set(predict["requestBody"]["content"])
     assert {option["name"] for option in predict["parameters"]} == {"evidence", "heatmap", "label", "opacity"}
+    assert all(schema["components"]["schemas"][name] for name in ("Answer", "Refused", "Error", "Info"))
+    assert not re.search("422|HTTPValidationError", json.dumps(schema))
+
+
+def test_the_schema_says_what_is_answered(address_2, cat):
+    """Which is written without it."""
+    for asked in ("", "?evidence=false", "?heatmap=true"):
+        said = ask(address_2, f"api/predict{asked}", form(("a.jpg", cat.read_bytes()), ("b.jpg", b"x")), FORM)[2]
+        assert Answers.model_validate(said).model_dump(exclude_unset=True) == said
+    said = ask(address_2, "api/info")[2]
+    assert Info.model_validate(said).model_dump() == said
+
+
+def sources_of(page: str) -> list[str]:
+    """Every address that the page at /api/docs asks for."""
+    assert not re.search(r"https?://", page)
+    return re.findall(r"""(?:(?:src|href)=|url: )["']([^"']+)""", page)
+
+
+def test_the_page_of_the_schema_comes_from_here_also_below_a_path(address_2, classifier_2):
+    """Behind a proxy that takes the path off, told of it or not, and where the server itself adds it."""
     with urllib.request.urlopen(f"{address_2}api/docs") as reply:
         page = reply.read().decode()
-    sources = re.findall(r"""(?:src|href)=["']([^"']+)""", page)
-    assert sources and not re.search(r"https?://", page)
+    sources = [urljoin("https://example.invalid/pets/api/docs", source) for source in sources_of(page)]
+    assert {source.rpartition("/")[2] for source in sources} >= {
+        "swagger-ui-bundle.js",
+        "swagger-ui.css",
+        "openapi.json",
+    }
     for source in sources:
-        with urllib.request.urlopen(f"{address_2}{source.lstrip('/')}") as reply:
+        head, _, rest = source.partition("/pets/")
+        assert head == "https://example.invalid"
+        with urllib.request.urlopen(f"{address_2}{rest}") as reply:
             assert len(reply.read()) > 1000
+    app = FastAPI()
+    app.mount("/api", api.api(Offer(classifier_2)))
+    below = TestClient(app, root_path="/pets")
+    sources = [urljoin("/pets/api/docs", source) for source in sources_of(below.get("/pets/api/docs").text)]
+    assert len(sources) >= 4
+    for source in sources:
+        assert len(below.get(source).content) > 1000
+    assert below.get("/pets/api/openapi.json").json()["servers"] == [{"url": "."}]
 
 
 def test_one_too_many_is_told_when_to_come_back(address_2, cat, monkeypatch):
@@ -217,7 +256,7 @@ def test_thirty_two_clients_are_answered(address_2, cat):
 
 
 def test_a_small_picture_need_not_wait_for_large_ones(address_2, cat):
-    """While large ones wait for their turn, more of them than there are workers."""
+    """While large ones wait for their turn, more of them than there are places."""
     large = encode(Image.new("1", (5000, 4000)), "PNG")
     done = threading.Event()
 
@@ -226,9 +265,9 @@ def test_a_small_picture_need_not_wait_for_large_ones(address_2, cat):
         done.set()
         return status
 
-    with ThreadPoolExecutor(api.WORKERS + 1) as clients:
+    with ThreadPoolExecutor(work.PLACES + 1) as clients:
         with images._large:  # as if one were being decoded
-            waiting = [clients.submit(send) for _ in range(api.WORKERS + 1)]
+            waiting = [clients.submit(send) for _ in range(work.PLACES + 1)]
             assert ask(address_2, "api/predict", cat.read_bytes())[0] == 200
             assert not done.wait(0.5)
         assert [future.result() for future in waiting] == [200] * len(waiting)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -10,6 +11,7 @@ import socket
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -212,3 +214,23 @@ def test_every_answer_has_the_headers_and_may_be_framed(address_2, path):
     _, headers, _ = ask(address_2, "GET", path)
     assert (headers["X-Content-Type-Options"], headers["Referrer-Policy"]) == ("nosniff", "same-origin")
     assert headers["X-Frame-Options"] is None and headers["Content-Security-Policy"] is None
+
+
+def test_a_server_below_a_path_has_the_same_limits():
+    """As `uvicorn --root-path` puts it there."""
+    answered = []
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def send(message):
+        answered.append(message.get("status"))
+
+    for path, status in (("/pets/monitoring", 404), ("/pets/x", 200), ("/petshop/monitoring", 200)):
+        scope = {"type": "http", "path": path, "root_path": "/pets", "headers": [], "query_string": b""}
+        call = limits.Limits(app, visiting=visits.Visits.__new__(visits.Visits))(scope, None, send)
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, call).result()
+        assert [one for one in answered if one] == [status], path
+        answered.clear()
