@@ -8,6 +8,7 @@ viewer.py      a picture with its maps; words.py: sentences and numbers about an
 samples.py     pictures to click on; archives.py: zip files
 record.py      the predictions that travel with a model; curves.py: what is counted of them; charts.py: drawn
 guards.py      what a visitor may send; limits.py: what a request may be; visits.py: what a visit leaves
+work.py        whose turn it is: one budget of decoding and answering for the page, HTTP and MCP
 languages/     every text, in every language; static/: how it looks, and what the browser does
 """
 
