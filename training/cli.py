@@ -278,6 +278,9 @@ def photos(
     ] = 224,
     validation_share: Share = DEFAULTS["validation_share"],
     test_share: Share = DEFAULTS["test_share"],
+    own_validation: Annotated[
+        bool, typer.Option(help="The recipe's: whether a validation split that the data set has is used.")
+    ] = DEFAULTS["own_validation"],
     cache: Cache = None,
 ) -> None:
     """Write the pictures that were held out (or trained on) as files, to look at or for `python -m hub verify`.
@@ -288,7 +291,7 @@ def photos(
 
     written = write_pictures(
         data, str(split), folder, limit=limit, size=size, cache=cache,
-        validation_share=validation_share, test_share=test_share,
+        validation_share=validation_share, test_share=test_share, own_validation=own_validation,
     )  # fmt: skip
     print(f"{len(written):,} pictures of the {split} split are in {folder}.")
 

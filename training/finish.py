@@ -12,6 +12,7 @@ from hub.heatmaps import fixed_scale
 from hub.record import Predictions, predictions_table
 from training.fit import weights_sha256
 from training.photos.data import Photos
+from training.photos.sources import local_path, title_of
 from training.results.bootstrap import scores_of
 from training.results.evaluate import evaluate
 from training.settings import told
@@ -85,10 +86,10 @@ def _backbone(settings: dict, origin: str | None, license: str | None) -> dict:
 
 
 def _dataset(photos: Photos, title: str | None, hub_id: str | None, note: str | None) -> dict:
-    if hub_id is None and not Path(photos.name).exists():
+    if hub_id is None and local_path(photos.name) is None:
         hub_id = photos.name
     return {
-        "name": title or hub_id or Path(photos.name).name,
+        "name": title or hub_id or title_of(photos.name),
         "hub_id": hub_id,
         "note": note,
         "photos": photos.report["pictures"],

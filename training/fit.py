@@ -38,7 +38,7 @@ from training.networks.backbones import evidence_model, features_model, freeze, 
 from training.networks.networks import last_layer, mirrored, network, whiten
 from training.networks.optimise import decay_kernels, learning_rate, live_statistics, make_optimizer
 from training.photos.batches import Batches
-from training.photos.data import Photos, default_cache, write_problems
+from training.photos.data import Photos, default_cache, share_for_all, write_problems
 from training.results.bootstrap import point_scores
 from training.settings import DEFAULTS, OF_BACKBONES, OF_NETWORKS, PLACES, check
 
@@ -132,7 +132,7 @@ def _claim(run: Path, settings: dict, photos: Photos) -> None:
         found = np.unique(photos.labels[photos.splits == split])
         if len(found) < len(photos.label_names):
             missing = [name for k, name in enumerate(photos.label_names) if k not in found]
-            remedy = "add some" if split == "train" else f"add some, or give it more: --set {split}_share=0.3"
+            remedy = "add some" + (_or_draw_another(settings, photos) if split == "validation" else "")
             raise DataError(f"The {split} split of {photos.name} has no picture of: {', '.join(missing)}; {remedy}.")
     content = {
         "settings": {key: value for key, value in settings.items() if key not in PLACES},
@@ -154,6 +154,17 @@ def _claim(run: Path, settings: dict, photos: Photos) -> None:
             f"{run} holds a run with other {', '.join(changed)}; give the same to resume it, or another folder."
         )
     return None
+
+
+def _or_draw_another(settings: dict, photos: Photos) -> str:
+    """The settings with which the validation split has every label, as they are typed; "" where there are none."""
+    share = share_for_all(photos, settings["test_share"], settings["validation_share"])
+    if share is None:
+        return ""
+    give = "" if share == settings["validation_share"] else f" --set validation_share={share:g}"
+    if "validation" in photos.report["own_splits"]:
+        return f", or draw another in place of the data set's own: --set own_validation=False{give}"
+    return f", or give it more:{give}"
 
 
 def _surroundings() -> dict:

@@ -44,6 +44,8 @@ ALWAYS = {
                              "not used where the data set has its own validation split", searched=False),
     "test_share": Knob(0.1, (0.0, 0.5), "share of the pictures for the final score; "
                        "not used where the data set has its own test split", searched=False),
+    "own_validation": Knob(True, None, "use the validation split that the data set has; False: put it together with "
+                           "the training pictures, and draw another", searched=False),
     "train_photos": Knob(0, (0, 10**9), "at most this many training pictures; 0 is all", searched=False),
     "validation_photos": Knob(0, (0, 10**9), "at most this many validation pictures; 0 is all", searched=False),
     "test_photos": Knob(0, (0, 10**9), "at most this many test pictures; 0 is all", searched=False),
@@ -234,8 +236,8 @@ def settings_of(recipe: str, assignments: list[str], **named: str | None) -> dic
 
 
 def shares_of(settings: dict[str, Any]) -> dict[str, float]:
-    """The settings that say which share of the pictures is held out for what."""
-    return {name: settings[name] for name in ("validation_share", "test_share")}
+    """The settings that say which of the pictures are held out for what."""
+    return {name: settings[name] for name in ("validation_share", "test_share", "own_validation")}
 
 
 def check(settings: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,9 +14,10 @@ import pytest
 
 from hub.errors import DataError, StorageError
 from training import fit as fitting
-from training.photos.data import load_photos
-from training.settings import load_recipe
+from training.photos.data import load_photos, photos_of
+from training.settings import load_recipe, override
 
+from .conftest import draw, encode, write
 from .killed import SETTINGS
 
 SCRIPT = Path(__file__).with_name("killed.py")
@@ -134,6 +136,19 @@ def test_a_full_disk_leaves_the_last_checkpoint_intact(finished, photos, cache, 
         fitting.fit(settings, photos, tmp_path, cache=cache, progress=False)
     assert state(tmp_path)["step"] == 3
     assert not list(tmp_path.glob(".*.part"))
+
+
+def test_the_settings_that_a_refusal_names_give_validation_every_label(cache, tmp_path):
+    train = [(encode(draw(k % 2, k)), k % 3) for k in range(48)]
+    held = [(encode(draw(k % 2, 100 + k)), k % 2) for k in range(8)]
+    data = write(tmp_path / "own", {"train": train, "validation": held}, names=("disc", "square", "wolf"))
+    settings = {**SETTINGS, "data": str(data)}
+    with pytest.raises(DataError, match="validation split of .* has no picture of: wolf; add some, or") as refused:
+        fitting.fit(settings, photos_of(settings, cache=cache), tmp_path / "run", cache=cache)
+    told = re.findall(r"--set (\S+?)\.?(?= |$)", str(refused.value))
+    assert told[0] == "own_validation=False"
+    again = photos_of(override(settings, told), cache=cache)
+    assert {*again.labels[again.splits == "validation"].tolist()} == {0, 1, 2}
 
 
 def test_a_split_that_lacks_a_label_is_refused(photos, cache, tmp_path):

@@ -126,26 +126,28 @@ def load_photos(
     *,
     validation_share: float = VALIDATION,
     test_share: float = TEST,
+    own_validation: bool = True,
     cache: Path | None = None,
     progress: bool = True,
 ) -> Photos:
     """Load a labelled picture data set as `datasets.load_dataset` does, decode it, and split it.
 
-    A split named "test" (or "validation") that the data set brings is kept; what it lacks is taken out of the
-    rest by pixel hash. Exact duplicates are kept once, held-out splits first. A picture that occurs under two
+    A test (or validation) split that the data set brings, by whatever name, is kept; what it lacks is taken out of
+    the rest by pixel hash. Exact duplicates are kept once, held-out splits first. A picture that occurs under two
     labels is left out each time. Unreadable pictures are left out. All three are counted and listed.
 
     Args:
         name_or_folder: a data set's name on the Hub, or a folder that `load_dataset` understands.
         size: side of the square that pictures are squashed to, in pixels.
         validation_share, test_share: of the pictures, for the splits that the data set does not bring.
+        own_validation: False puts a validation split that the data set brings together with the training pictures.
         cache: folder for the decoded pictures; default `default_cache()`.
 
     Raises:
         DataError: no such data set, no picture or label column, or nothing readable in it.
         StorageError: the cache cannot be written.
     """
-    return _load(name_or_folder, size, (validation_share, test_share), cache, progress)[0]
+    return _load(name_or_folder, size, _Shares(validation_share, test_share, own_validation), cache, progress)[0]
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ def load_stored(
 ) -> tuple[Photos, Stored]:
     """The pictures as `load_photos` gives them, and beside them every row as the data set stores it."""
     source, index, pixels = _decoded(name_or_folder, size, cache, progress)
-    photos, _ = _assemble(source, index, pixels, (VALIDATION, TEST))
+    photos, _ = _assemble(source, index, pixels, _Shares(VALIDATION, TEST))
     rows = source.rows
     stored = Stored(
         splits=np.array([row.split for row in rows], str),
@@ -211,6 +213,7 @@ def write_pictures(
     size: int = 224,
     validation_share: float = VALIDATION,
     test_share: float = TEST,
+    own_validation: bool = True,
     cache: Path | None = None,
     progress: bool = True,
 ) -> list[Path]:
@@ -220,8 +223,8 @@ def write_pictures(
     them, and their names are the hashes that predictions.parquet tells them by.
 
     Args:
-        name_or_folder, size, validation_share, test_share, cache: as for `load_photos`; a size that was decoded
-            before is not decoded again.
+        name_or_folder, size, validation_share, test_share, own_validation, cache: as for `load_photos`; a size that
+            was decoded before is not decoded again.
         split: "train", "validation" or "test".
         folder: made, all or nothing; refused if it holds something.
         limit: only the first so many by their hashes, which is a draw by lot that is the same each time.
@@ -233,7 +236,8 @@ def write_pictures(
         DataError: no such data set, nothing in that split, or a folder that is not empty.
         StorageError: the folder cannot be written.
     """
-    photos, rows = _load(name_or_folder, size, (validation_share, test_share), cache, progress)
+    shares = _Shares(validation_share, test_share, own_validation)
+    photos, rows = _load(name_or_folder, size, shares, cache, progress)
     chosen = np.flatnonzero(photos.splits == split)
     if not len(chosen):
         raise DataError(f"{photos.name} has no picture in {split!r}; it has {', '.join(sorted({*photos.splits}))}.")
@@ -267,8 +271,17 @@ def _suffix(encoded: bytes) -> str:
         return {"JPEG": "jpg", "MPO": "jpg"}.get(picture.format, picture.format.lower())
 
 
+@dataclass(frozen=True)
+class _Shares:
+    """What is held out of the pictures where the data set brings no such split; whether its own validation counts."""
+
+    validation: float
+    test: float
+    own_validation: bool = True
+
+
 def _load(
-    name_or_folder: str | Path, size: int, shares: tuple[float, float], cache: Path | None, progress: bool
+    name_or_folder: str | Path, size: int, shares: _Shares, cache: Path | None, progress: bool
 ) -> tuple[Photos, list[Row]]:
     """The pictures, and in the same order what the data set stores of each."""
     source, index, pixels = _decoded(name_or_folder, size, cache, progress)
@@ -361,16 +374,17 @@ def map_ahead(pool: ThreadPoolExecutor, function: Callable, items: Iterable, ahe
 
 
 def _assemble(
-    source: Source, index: dict[str, np.ndarray], pixels: np.ndarray, shares: tuple[float, float]
+    source: Source, index: dict[str, np.ndarray], pixels: np.ndarray, shares: _Shares
 ) -> tuple[Photos, list[Row]]:
     """Decide which rows are kept and in which split each is."""
     rows, label_names, told = source.rows, source.label_names, list(source.told)
     hashes, errors = index["hashes"], index["errors"]
     labels = np.array([row.label for row in rows], np.int64)
-    given = {row.use for row in rows if row.label >= 0}
-    for split in sorted({row.use for row in rows} - given):
+    uses = [row.use if shares.own_validation or row.use != "validation" else "train" for row in rows]
+    given = {use for use, label in zip(uses, labels, strict=True) if label >= 0}
+    for split in sorted({*uses} - given):
         told.append(f"The data set's own {split} split has no labels and is left out.")
-    splits = np.array([_split(row.use, digest, given, shares) for row, digest in zip(rows, hashes, strict=True)])
+    splits = np.array([_split(use, digest, given, shares) for use, digest in zip(uses, hashes, strict=True)])
     labels_of: dict[str, set] = {}
     for digest, label in zip(hashes, labels, strict=True):
         if label >= 0:
@@ -438,19 +452,35 @@ def _stored_size(sizes: np.ndarray) -> str:
     return " × ".join(parts)
 
 
-def _split(given: str, digest: str, all_given: set[str], shares: tuple[float, float]) -> str:
+def _split(given: str, digest: str, all_given: set[str], shares: _Shares) -> str:
     """The split of a picture: its own where the data set has test or validation, else by its hash."""
     if given in ("test", "validation"):
         return given
     if not digest:
         return "train"
-    validation, test = shares
     place = int(digest[:16], 16) / 2**64
     if "test" not in all_given:
-        if place < test:
+        if place < shares.test:
             return "test"
-        place -= test
-    return "validation" if "validation" not in all_given and place < validation else "train"
+        place -= shares.test
+    return "validation" if "validation" not in all_given and place < shares.validation else "train"
+
+
+def share_for_all(photos: Photos, test_share: float, least: float) -> float | None:
+    """The smallest share, from `least` up in steps of 0.05, with which a drawn validation split has every label.
+
+    None where no share gives every label a picture for validation and one for training.
+    """
+    kept = {"test"} & {*photos.report["own_splits"]}
+    rest = photos.splits != "test" if kept else np.ones(len(photos), bool)
+    steps = np.arange(1, 11) / 20
+    for share in [least, *(round(float(step), 2) for step in steps if step > least)]:
+        shares = _Shares(share, test_share)
+        splits = np.array([_split("train", digest, kept, shares) for digest in photos.hashes[rest]])
+        found = {(split, int(label)) for split, label in zip(splits, photos.labels[rest], strict=True)}
+        if {(split, k) for split in ("train", "validation") for k in range(len(photos.label_names))} <= found:
+            return share
+    return None
 
 
 def write_problems(photos: Photos, path: Path) -> None:

@@ -19,6 +19,7 @@ from training.photos import explore_report
 from training.photos.data import Photos, Stored, by_lot, load_stored, write_problems
 from training.photos.doubts import FIRST, SIDE, Judge, by_model, by_patches, confident_doubts, trust_in
 from training.photos.explore_report import SHOWN, SPLITS, learned_from
+from training.photos.sources import title_of
 
 if TYPE_CHECKING:
     from hub.classifier import ImageClassifier
@@ -110,7 +111,7 @@ def explore(
 
 def _name(data: str | Path) -> str:
     """The last part of a data set's name, as a folder may be called."""
-    last = Path(data).name or Path(data).resolve().name
+    last = Path(title_of(data)).name
     return re.sub(r"[^\w.-]", "_", last)
 
 

@@ -84,6 +84,14 @@ def local_path(name_or_folder: str | Path) -> Path | None:
     return path if path.exists() else None
 
 
+def title_of(name_or_folder: str | Path) -> str:
+    """What a data set may be called: the last part of its folder's or zip's name, or its name on the Hub."""
+    place = local_path(name_or_folder)
+    if place is None:
+        return str(name_or_folder)
+    return place.stem if place.is_file() else place.resolve().name
+
+
 def read_source(name_or_folder: str | Path, cache: Path) -> Source:
     """The rows of a data set.
 
@@ -171,10 +179,11 @@ def _uses(splits: list[str], told: list[str]) -> dict[str, str]:
     """What each split is used for, without those whose names mean nothing beside others that do."""
     found = {split: split_of(split, any_word=True) for split in splits}
     if not any(found.values()):
-        told.append(
-            f"The names of its own splits ({listed(splits)}) mean neither training, validation nor test: they are put "
-            "together and split anew."
-        )
+        if len(splits) > 1:
+            told.append(
+                f"The names of its own splits ({listed(splits)}) mean neither training, validation nor test: they are "
+                "put together and split anew."
+            )
         return dict.fromkeys(splits, "train")
     return {split: use for split, use in found.items() if use}
 
@@ -239,6 +248,8 @@ def _label_names(splits: "DatasetDict", features: "Features", label: str) -> tup
         values = [(value, str(value)) for value in sorted(found - {None}) if value == value]  # NaN is not itself
     named = {value: unicodedata.normalize("NFC", name) for value, name in values}
     names = list(dict.fromkeys(named.values()))
+    if all(isinstance(value, str) for value in named):
+        names.sort()  # as one spells them, not as the data set does
     return names, {value: names.index(name) for value, name in named.items()}
 
 
