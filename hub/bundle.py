@@ -142,7 +142,8 @@ def check_config(config: dict, where: str) -> dict:
     labels = [names.get(str(index)) for index in range(len(names))]
     named = all(isinstance(label, str) and label.strip() for label in labels)
     demand(named, 'has an id2label that is not {"0": name, "1": name, …}')
-    demand(len(set(labels)) == len(labels), "gives two labels the same name")
+    same = len({unicodedata.normalize("NFC", label) for label in labels}) < len(labels)
+    demand(not same, "gives two labels the same name")
     faults = [fault for label in labels if (fault := label_fault(label))]
     demand(not faults, f"has a label with {faults[0] if faults else ''}")
     size = config.get("image_size")

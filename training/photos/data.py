@@ -329,7 +329,7 @@ def _key(rows: list[Row], size: int) -> str:
         if row.encoded is not None:
             digest.update(hashlib.sha256(row.encoded).digest())
         else:
-            digest.update(str(row.path).encode())
+            digest.update(os.fsencode(str(row.path)))
             if row.path and os.path.exists(row.path):
                 status = os.stat(row.path)
                 digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())

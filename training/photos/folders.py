@@ -6,6 +6,7 @@ folder for the label, whatever it is called. Somebody's own photos are named wit
 read in two ways is refused, and a pattern behind the folder (`photos/SPLIT/LABEL`) says which of them is meant.
 """
 
+import os
 import re
 import shlex
 import unicodedata
@@ -29,6 +30,10 @@ _CAMERA = {
     "img", "dsc", "dscn", "dscf", "dcim", "pxl", "mvimg", "vid", "pict", "image", "picture", "photo", "pic", "foto",
     "bild", "imagen", "frame", "screenshot", "scan", "untitled", "download", "file", "img_e", "p", "gopr", "dji", "wp",
     "whatsapp image", "signal", "burst", "train", "test", "val", "valid", "validation",
+}  # fmt: skip
+_ANNOTATIONS = {
+    "annotation", "annotations", "mask", "masks", "trimap", "trimaps", "label", "labels", "segmentation",
+    "segmentations", "ground truth", "groundtruth", "ground_truth", "gt", "target", "targets", "depth", "edges",
 }  # fmt: skip
 _NUMBERED = re.compile(r"(?P<label>.*[^\W\d_].*?)(?:[._\- ]+\d+| ?\(\d+\))$", re.DOTALL)
 
@@ -66,16 +71,12 @@ class _Place:
 
 def with_pattern(name_or_folder: str | Path) -> tuple[str, tuple[str, ...]]:
     """A name or folder, with ~ expanded, and the pattern behind it: photos/SPLIT/LABEL is photos and (SPLIT, LABEL)."""
-    path = Path(name_or_folder).expanduser()
-    parts = list(path.parts)
-    levels: list[str] = []
-    while len(parts) > 1 and parts[-1] in (LABEL, SPLIT, ANY) and not Path(*parts).exists():
-        levels.insert(0, parts.pop())
-    if LABEL not in levels:
-        levels, parts = [], list(path.parts)
-    if not levels and isinstance(name_or_folder, str) and not name_or_folder.startswith("~"):
-        return name_or_folder, ()
-    return str(Path(*parts)), tuple(levels)
+    name = os.path.expanduser(name_or_folder)  # unlike Path.expanduser, it leaves the home of nobody as it is
+    top, levels = Path(name), []
+    while top.name in (LABEL, SPLIT, ANY) and not top.exists():
+        levels.insert(0, top.name)
+        top = top.parent
+    return (str(top), tuple(levels)) if LABEL in levels and top.exists() else (name, ())
 
 
 def read_folder(top: Path, levels: tuple[str, ...] = ()) -> LabelFolder | None:
@@ -101,9 +102,11 @@ def read_folder(top: Path, levels: tuple[str, ...] = ()) -> LabelFolder | None:
     if not found.pictures:
         if _has_tables(top):
             return None
+        path, reason = next(iter(found.skipped.items()))
+        more = f", and {many(len(found.skipped) - 1, 'more file')} like it" if len(found.skipped) > 1 else ""
         raise DataError(
-            f"{top} holds no picture that can be read; {' '.join(skipped_in_words(found.skipped, top))} "
-            "Save them as JPEG or PNG."
+            f"{top} holds no picture that can be read: {text_of(path.relative_to(top))} is {reason}{more}; save the "
+            "pictures as JPEG or PNG."
         )
     places = [_Place(path, list(enumerate(_folder_names(path, top)))) for path in found.pictures]
     skipped, told = dict(found.skipped), []
@@ -226,6 +229,7 @@ def _find_labels(places: list[_Place], top: Path, told: list[str]) -> None:
     if len(levels) > 1 and not _lies_in_each(places, level):
         raise _unclear_labels(top, places, levels, names)
     _check_mixed_names(names[level], top, places, level)
+    _check_annotations(names[level], top, places, level)
     for place in places:
         if len(place.folders) > level:
             place.label = place.folders[level][1]
@@ -277,6 +281,17 @@ def _check_mixed_names(names: list[str], top: Path, places: list[_Place], level:
         raise DataError(
             f"{listed(some)} in {top} may each be a split and a label at once, or labels; for the first, rename them "
             f"to {found[some[0]][0]}/{both} and the like, for the second give --data {_pattern(top, {depth: LABEL})}."
+        )
+
+
+def _check_annotations(names: list[str], top: Path, places: list[_Place], level: int) -> None:
+    """Refuse images/ beside masks/, which are two pictures of each thing and no two labels."""
+    drawn = [name for name in names if name.casefold() in _ANNOTATIONS]
+    if drawn and all(name in drawn or is_filler(name) for name in names):
+        depth = next(place.folders[level][0] for place in places if len(place.folders) > level)
+        raise DataError(
+            f"The folders {listed(names)} of {top} look like pictures and what was drawn for them; sort the photos "
+            f"into one folder a label, or if these are the labels give --data {_pattern(top, {depth: LABEL})}."
         )
 
 
@@ -339,7 +354,7 @@ def _no_labels(places: list[_Place], top: Path) -> DataError:
     inner = sorted({place.first for place in places if place.folders})
     splits = sorted({place.split_folder[1] for place in places if place.split_folder})
     sort = "sort the photos into one folder a label"
-    if len(inner) == 1:
+    if len(inner) == 1 and not is_filler(inner[0]):
         return DataError(
             f"{top} has one label only ({inner[0]}); a classifier needs two: add a folder of something else."
         )
@@ -347,7 +362,8 @@ def _no_labels(places: list[_Place], top: Path) -> DataError:
         return DataError(
             f"{top} has no label folders, only {listed(splits)}; {sort} inside {'each' if len(splits) > 1 else 'it'}."
         )
-    return DataError(f"The pictures of {top} have no label: they lie in no folders; {sort}.")
+    where = f"all in {inner[0]}" if inner else "in no folders"
+    return DataError(f"The pictures of {top} have no label: they lie {where}; {sort}.")
 
 
 def _tell_unlabelled(places: list[_Place], skipped: dict[Path, str], told: list[str]) -> None:
@@ -388,16 +404,15 @@ def _vanished(skipped: dict[Path, str], pictures: list[Path], top: Path) -> list
 
 
 def skipped_in_words(skipped: dict[Path, str], top: Path) -> list[str]:
-    """A sentence for each reason for which files were passed over, with some of their names."""
+    """A sentence for each reason for which files in a folder were passed over, with some of their names."""
     by_reason: dict[str, list[Path]] = {}
     for path, reason in skipped.items():
         if reason != OF_SUCH_A_SPLIT:  # which has its own sentence
             by_reason.setdefault(reason, []).append(path)
     sentences = []
     for reason, paths in by_reason.items():
-        names = listed(text_of(path.relative_to(top)) if path.is_relative_to(top) else text_of(path) for path in paths)
-        verb = "file is" if len(paths) == 1 else "files are each"
-        sentences.append(f"Skipped: {len(paths):,} {verb} {reason} ({names}).")
+        names = listed(text_of(path.relative_to(top)) for path in paths)
+        sentences.append(f"Skipped {many(len(paths), 'file')} ({names}): {reason}.")
     return sentences
 
 

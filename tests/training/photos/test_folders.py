@@ -124,6 +124,8 @@ UNCLEAR = {
     ("train/1.png", "test/2.png"): "no label folders, only test and train; sort",
     ("1.png", "2.png"): "they lie in no folders; sort the photos",
     ("IMG_1.jpg", "IMG_2.jpg", "DSC_1.jpg", "DSC_2.jpg"): "they lie in no folders; sort the photos",
+    ("images/1.png", "masks/1.png"): "look like pictures and what was drawn for them",
+    ("jpg/image_01.jpg", "jpg/image_02.jpg"): "they lie all in jpg; sort the photos",
     ("cat/1.png",): "has one label only .cat.; a classifier needs two",
 }  # fmt: skip
 
@@ -154,10 +156,11 @@ def test_a_pattern_says_which_reading_is_meant(tmp_path, names, pattern, expecte
 
 def test_a_home_folder_is_expanded_and_a_name_on_the_hub_stays(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
+    put(tmp_path / "photos", "a/1.png", "b/2.png")
     assert with_pattern("~/photos") == (str(tmp_path / "photos"), ())
     assert with_pattern("~/photos/*/LABEL") == (str(tmp_path / "photos"), ("*", "LABEL"))
+    assert with_pattern("~nobody-of-that-name/photos") == ("~nobody-of-that-name/photos", ())
     assert with_pattern("microsoft/cats_vs_dogs") == ("microsoft/cats_vs_dogs", ())
-    put(tmp_path / "photos", "a/1.png", "b/2.png")
     assert load("~/photos", tmp_path).name == str(tmp_path / "photos")
 
 
@@ -200,6 +203,10 @@ def test_a_label_whose_files_cannot_be_read_is_told(tmp_path):
     found = read_folder(folder)
     assert [path.name for path in found.skipped] == ["1.jxl"]
     assert found.told == ["No picture in fox can be read (1 file), so it is no label."]
+    (folder / "a" / "1.png").unlink()
+    (folder / "b" / "2.png").unlink()
+    with pytest.raises(DataError, match="holds no picture that can be read: fox/1.jxl is a JPEG XL picture"):
+        read_folder(folder)
 
 
 def test_composed_and_decomposed_signs_are_one_label(tmp_path):
