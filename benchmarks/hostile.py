@@ -557,7 +557,7 @@ def table(result: dict) -> str:
             "|---|---|---|",
             *rows,
             f"| 5xx, wrong or telling answers | {len(result['bad'])} | 0 |",
-            f"| sound photos answered rightly | {result['sound_right']} | {result['sound']} |",
+            f"| sound photos classified correctly | {result['sound_right']} | {result['sound']} |",
             f"| the process | {'alive' if result['alive'] else 'ended'} | alive |",
             f"| memory at rest: before, after half, after all | {at_rest('memory', 1e-6, ' MB')} | flat |",
             f"| its peak | {result['peak'] / 1e6:.0f} MB | |",

@@ -59,9 +59,9 @@ def main(
         low, high = (batches.size / of(found[name]) for of in (max, min))
         rate = f"{batches.size / seconds:.0f} photos a second ({low:.0f}–{high:.0f})"
         print(f"{name}: {1000 * seconds:.1f} ms a batch of {batches.size}, {rate}")
-    print(f"The pipeline gives {medians['cached batch'] / medians['pipeline alone']:.1f} times what a step consumes; "
-          f"a step on real batches takes {medians['real batches'] / medians['cached batch']:.2f} times as long as on a "
-          "cached one.")  # fmt: skip
+    print(f"The pipeline gives {medians['cached batch'] / medians['pipeline alone']:.1f} times the photos that a step "
+          f"uses; a step on real batches takes {medians['real batches'] / medians['cached batch']:.2f} times as long "
+          "as on a cached one.")  # fmt: skip
 
 
 def _epochs(batches: Batches, start: int) -> Iterator[tuple]:

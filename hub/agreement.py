@@ -115,7 +115,7 @@ def check_runtimes(formats: Iterable[Format], using: dict[str, str] | None = Non
     using = using or {}
     strangers = sorted(using.keys() - FORMATS.keys())
     if strangers:
-        raise BundleError(f"There is no runtime {strangers[0]} to be run elsewhere; there are {', '.join(FORMATS)}.")
+        raise BundleError(f"There is no runtime {strangers[0]}; choose from {', '.join(FORMATS)}.")
     for one in formats:
         missing = one.missing(using.get(one.name))
         if missing:
@@ -170,7 +170,9 @@ def _row(one: Format, answers: dict[str, Answers], count: int) -> dict:
     apart = np.abs(mine.files - expected).max(axis=1)
     read = np.isfinite(apart)
     if not read[count:].all() or not read[:count].any():
-        raise BundleError(f"{one.title} reads none of the photos, or no JPEG; look at it on its own, or leave it out.")
+        raise BundleError(
+            f"{one.title} could read none of the photos, or no JPEG; run it on its own to see why, or leave it out."
+        )
     other = mine.files.argmax(axis=1) != expected.argmax(axis=1)
     same_file = {
         "probability": float(np.nanmax(apart[:count])),

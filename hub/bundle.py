@@ -204,7 +204,7 @@ def check_graph(session: InferenceSession, config: dict, where: str) -> bool:
 
     demand(inputs, "pixel_values", "batch", 3, size, size)
     if len(inputs) > 1:
-        raise BundleError(f"{where} wants more than pixel_values ({', '.join(inputs)}); export it again.")
+        raise BundleError(f"{where} has other inputs than pixel_values ({', '.join(inputs)}); export it again.")
     demand(outputs, "logits", "batch", labels)
     if "evidence" in outputs:
         demand(outputs, "evidence", "batch", "h", "w", labels)
@@ -338,5 +338,5 @@ def replacing(folder: Path) -> Iterator[Path]:
 def _check_replaceable(folder: Path) -> None:
     strangers = sorted({path.name for path in folder.iterdir()} - MEMBERS) if folder.exists() else []
     if strangers:
-        message = f"{folder} holds {strangers[0]}, which is no part of a model; choose another folder."
+        message = f"{folder} holds {strangers[0]}, which is not part of a model; choose another folder."
         raise BundleError(message)

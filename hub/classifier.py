@@ -182,7 +182,7 @@ class ImageClassifier:
             raise ImageError(f"{self.name} takes uint8 (N, {size}, {size}, 3); make them with hub.images.")
         logits, evidence = batched(self._runner, photos, batch_size)
         if not np.isfinite(logits).all():
-            raise BundleError(f"{self.name} answers NaN or infinity: its weights are broken; train it anew.")
+            raise BundleError(f"{self.name} answers NaN or infinity: its weights are broken; train it again.")
         return logits, evidence
 
     def _answer(self, images: list | tuple) -> list[Prediction]:
@@ -295,7 +295,9 @@ class ImageClassifier:
         from hub.publishing import staging
 
         if self.folder is None:
-            raise BundleError(f"{self.name} lies in no folder yet; use save_pretrained, then from_pretrained on it.")
+            raise BundleError(
+                f"{self.name} is not saved in a folder yet; use save_pretrained, then from_pretrained on it."
+            )
         folder = self.folder
         if self._download:
             folder = remote.download(revision=folder.name, files=remote.WHOLE, **self._download)

@@ -78,7 +78,7 @@ def predict(
         list[str],
         typer.Argument(
             metavar="PICTURES",
-            help="Files, folders (searched to the bottom; hidden files and other endings are skipped), patterns in "
+            help="Files, folders (with their subfolders; hidden files and other endings are skipped), patterns in "
             "quotes ('photos/**/*.jpg'), or - for a list on standard input, one a line.",
         ),
     ],
@@ -330,8 +330,9 @@ def push(
     python -m hub push runs/flowers/bundle OWNER/flowers --create-pr --message "Trained on more photos"
 
     Log in with `hf auth login` or set HF_TOKEN first; the token must be allowed to write. The bundle goes up with
-    all its formats in one commit: broken off, the repository is as it was, and a second push sends only what had not
-    arrived. What was not verified, has changed since, or differs between runtimes is refused.
+    all its formats in one commit. If the push is interrupted, the repository stays as it was, and a second push sends
+    only what had not arrived. A bundle is refused if it was not verified, has changed since, or differs between
+    runtimes.
     """
     from hub import remote
 
@@ -434,7 +435,7 @@ def card(
     check: Annotated[
         bool, typer.Option("--check", help="Print nothing but whether README.md is what the results render.")
     ] = False,
-    write: Annotated[bool, typer.Option("--write", help="Render README.md of the bundle anew.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Write README.md of the bundle again.")] = False,
     revision: Revision = None,
     json_: Json = False,
 ) -> None:

@@ -444,7 +444,7 @@ def recognise(head: bytes) -> tuple[Literal["read", "picture", "other"], str]:
             if head.startswith(magic):
                 return sort, f"{kind}, which is not read"
     if head[4:8] == b"ftyp":
-        return "picture", "a video or another container that is no picture"
+        return "picture", "a video or another container that is not a picture"
     text = head[:4096].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith(b"<svg") or (text.startswith((b"<?xml", b"<!--", b"<!doctype svg")) and b"<svg" in text):
         return "picture", "an SVG drawing, which is not read"

@@ -259,24 +259,26 @@ def _download_refusal(error: Exception, repo_id: str, revision: str | None) -> B
     from huggingface_hub import errors
 
     if isinstance(error, errors.GatedRepoError):
-        return BundleError(f"{repo_id} is open only to whom its owner admits; ask on its page, then {LOGIN}.")
+        return BundleError(
+            f"{repo_id} is open only to people whom its owner admits; ask for access on its page, then {LOGIN}."
+        )
     if isinstance(error, errors.RevisionNotFoundError):
         return BundleError(f"{repo_id} has no revision {revision}; name a branch, a tag or a commit that it has.")
     if isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError):
         return BundleError(
-            f"There is no folder {repo_id}, and the Hub gave no such model; check the name, and for a private model "
-            f"{LOGIN}."
+            f"There is no folder {repo_id}, and no such model was found on the Hub; check the name, and for a private "
+            f"model {LOGIN}."
         )
     if isinstance(error, errors.HfHubHTTPError) and error.response.status_code == 401:
         return BundleError(f"The Hub does not know the token that was sent for {repo_id}; {LOGIN} that is valid.")
     if isinstance(error, errors.LocalEntryNotFoundError):
         return BundleError(
-            f"There is no folder {repo_id}, the cache does not hold this model whole and the Hub was not reached; "
-            "check the name and the connection, and load it once online."
+            f"There is no folder {repo_id}, the cache has no complete copy of this model, and the Hub cannot be "
+            "reached; check the name and the connection, and load it once online."
         )
     if isinstance(error, OSError) and error.errno in LOCAL_FAULTS:
         return StorageError(f"{repo_id} cannot be kept in the cache ({error.strerror}); free space or set HF_HOME.")
-    return BundleError(f"{repo_id} did not arrive whole from the Hub ({_reason(error)}); load it again.")
+    return BundleError(f"{repo_id} did not arrive complete from the Hub ({_reason(error)}); load it again.")
 
 
 def _push_refusal(error: Exception, repo_id: str, mend: str) -> BundleError | StorageError:
@@ -284,12 +286,12 @@ def _push_refusal(error: Exception, repo_id: str, mend: str) -> BundleError | St
 
     status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
     if isinstance(error, errors.HFValidationError):
-        return BundleError(f"{repo_id!r} is no name that the Hub takes ({first_line(error)}); give OWNER/NAME.")
+        return BundleError(f"{repo_id!r} is not a valid name on the Hub ({first_line(error)}); give OWNER/NAME.")
     if isinstance(error, errors.LocalTokenNotFoundError) or status == 401:
         return BundleError(f"{repo_id} cannot be pushed without a valid token; {LOGIN} that may write.")
     if status == 402:
         return BundleError(
-            f"The Hub wants to be paid for {repo_id} ({_reason(error)}); subscribe, or make the Space on its page with "
+            f"The Hub requires payment for {repo_id} ({_reason(error)}); subscribe, or make the Space on its page with "
             "hardware that you pay for and push again."
         )
     if status in (403, 404):

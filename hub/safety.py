@@ -199,7 +199,7 @@ def _check_end(file: BinaryIO, size: int, path: Path) -> None:
     whole = end[-22:-18] == b"PK\5\6" and not end.startswith(b"PK\6\7")  # the second begins lists beyond 4 GB
     entries, length = struct.unpack("<HI", end[-12:-6]) if whole else (0, 0)
     if not whole or entries > ENTRIES or length > 1000 * ENTRIES:
-        raise BundleError(f"{path} cannot be loaded (it is no whole zip file of {len(LIMITS)} members); {AGAIN}.")
+        raise BundleError(f"{path} cannot be loaded (it is not a complete zip file of {len(LIMITS)} members); {AGAIN}.")
 
 
 def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
@@ -209,7 +209,7 @@ def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
         if climbs(name.removesuffix("/")):
             raise BundleError(f"{path} holds the name {_shown(name)}, which leads out of it; {AGAIN}.")
         if name not in LIMITS:
-            raise BundleError(f"{path} holds {_shown(name)}, which is no part of a Keras image model; {REMEDY}.")
+            raise BundleError(f"{path} holds {_shown(name)}, which is not part of a Keras image model; {REMEDY}.")
         if names.count(name) > 1:
             raise BundleError(f"{path} holds {name} twice; {AGAIN}.")
     missing = [name for name in LIMITS if name not in names]
@@ -232,7 +232,7 @@ def _parsed(text: str | bytes, path: Path) -> dict:
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{path} cannot be loaded ({CONFIG}: {first_line(error)}); {AGAIN}.") from error
     if not isinstance(config, dict):
-        raise BundleError(f"{path} cannot be loaded ({CONFIG} is no JSON object); {AGAIN}.")
+        raise BundleError(f"{path} cannot be loaded ({CONFIG} is not a JSON object); {AGAIN}.")
     return config
 
 
@@ -295,7 +295,7 @@ def _check_value(key: str, value: object, where: str) -> None:
         if kind and value not in WORDS[kind] and value not in {_snake(word) for word in WORDS[kind]}:
             raise BundleError(f"{where} cannot be loaded: its {kind} {_shown(value)} is not Keras's own; {REMEDY}.")
     elif type(value) is int and abs(value) > NUMBER and key not in ("seed", "shared_object_id"):
-        raise BundleError(f"{where} cannot be loaded: it has {_shown(key)} {value:.3g}, too much to hold; {REMEDY}.")
+        raise BundleError(f"{where} cannot be loaded: it has {_shown(key)} {value:.3g}, which is too large; {REMEDY}.")
 
 
 def _snake(name: str) -> str:
@@ -356,7 +356,7 @@ def _check_tree(file: h5py.File, size: int, where: str) -> None:
                 groups.append(item)
                 continue
             if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "biufV" or item.dtype.names:
-                refuse(path, "which is no array of numbers")
+                refuse(path, "which is not an array of numbers")
             if item.external or item.is_virtual:
                 refuse(path, "an array kept in another file")
             declared += math.prod(item.shape or ()) * item.dtype.itemsize

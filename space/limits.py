@@ -100,7 +100,7 @@ class Limits:
             await request.refuse(*refused.args)
         except JUNK:
             if request.path.startswith("/gradio_api/") and not request.started:
-                await request.refuse(400, "The request makes no sense to the page; see /api/docs for what does.")
+                await request.refuse(400, "The page does not understand this request; see /api/docs.")
             elif not request.gone:
                 raise
         except Exception:

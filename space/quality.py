@@ -455,7 +455,7 @@ def _record(classifier: ImageClassifier) -> Record:
     if problem:
         raise BundleError(problem)
     if classifier.folder is None:
-        raise NoRecord(f"{classifier.name} lies in no folder, so it has no record.")
+        raise NoRecord(f"{classifier.name} is not in a folder, so it has no record.")
     return Record(classifier.folder)
 
 

@@ -59,7 +59,7 @@ class Visits:
             try:
                 output = await handle(block_fn, inputs, *arguments, session_hash=session_hash, **options)
             except ValidationError:  # of what stands where a file should
-                raise gr.Error("The request makes no sense to the page.", print_exception=False) from None
+                raise gr.Error("The page does not understand this request.", print_exception=False) from None
             for path in _paths_in(output.get("data")):
                 if Path(path).is_relative_to(get_upload_folder()):
                     remember(Path(path).resolve())

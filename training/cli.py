@@ -29,7 +29,7 @@ Sets = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting (`settings` lists them); may be repeated."),
 ]
 Cache = Annotated[Path | None, typer.Option(help="Where decoded photos and features are kept between runs.")]
-Share = Annotated[float, typer.Option(min=0, max=0.5, help="The recipe's, where the data set has no such split.")]
+Share = Annotated[float, typer.Option(min=0, max=0.5, help="The recipe's share, if the data set has no such split.")]
 
 
 class Split(StrEnum):
@@ -78,17 +78,20 @@ def fit(
     ] = None,
     cache: Cache = None,
     seeds: Annotated[
-        int, typer.Option(min=1, help="Train so many times, from the recipe's seed up, and say how far they differ.")
+        int,
+        typer.Option(
+            min=1, help="Train this many times, with seeds from the recipe's up, and say how much they differ."
+        ),
     ] = 1,
     open_test: Annotated[
-        bool, typer.Option("--open-test", help="Score the test split too: once, when all is chosen.")
+        bool, typer.Option("--open-test", help="Also score the test split: once, when everything is chosen.")
     ] = False,
     data_title: Annotated[str | None, typer.Option(help="What the card calls the pictures.")] = None,
     data_name: Annotated[
         str | None, typer.Option(help="The data set on the Hub that the pictures of a folder come from.")
     ] = None,
     data_note: Annotated[
-        str | None, typer.Option(help="Sentences for the card: what a reader must know of these pictures.")
+        str | None, typer.Option(help="Sentences for the card: what a reader must know about these pictures.")
     ] = None,
     backbone_origin: Annotated[
         str | None, typer.Option(help="One sentence for the card: where the weights came from.")
@@ -113,7 +116,7 @@ def fit(
         typer.Option(metavar="RUNTIME=PATH", help="Compare a runtime in another Python interpreter; may be repeated."),
     ] = [],  # noqa: B006
 ) -> None:
-    """Train a recipe and write a bundle, RUN/bundle. Killed at any moment, the same command resumes it."""
+    """Train a recipe and write a bundle, RUN/bundle. If it is interrupted, run the same command to resume."""
     from training.photos.data import photos_of, summary
 
     settings = settings_of(recipe, set_, data=data, backbone_weights=backbone_weights)
@@ -228,10 +231,10 @@ def preview(
 def tune(
     recipe: Recipe,
     trials: Annotated[
-        int | None, typer.Option(min=1, help="So many trials in all, those of an earlier command included.")
+        int | None, typer.Option(min=1, help="This many trials in all, including those of earlier commands.")
     ] = None,
     time: Annotated[
-        str | None, typer.Option(metavar="90s|30m|2h", help="Stop at the end of the epoch in which this is over.")
+        str | None, typer.Option(metavar="90s|30m|2h", help="Stop at the end of the epoch in which this time is over.")
     ] = None,
     data: Data = None,
     set_: Sets = [],  # noqa: B006
@@ -247,9 +250,9 @@ def tune(
         typer.Option(help="The search's folder; one that holds a search resumes it. [default: runs/tune-RECIPE]"),
     ] = None,
     cache: Cache = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn; each training keeps the recipe's own.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the search; each training keeps the recipe's own.")] = 0,
 ) -> None:
-    """Search for better settings on validation. Stopped at any moment, the same command goes on."""
+    """Search for better settings on validation. If it is interrupted, run the same command to resume."""
     from training.search.tune import run_search
 
     raise typer.Exit(
@@ -271,7 +274,7 @@ def photos(
     folder: Annotated[Path, typer.Argument(help="A new folder for them, one below it for each label.")],
     split: Annotated[Split, typer.Option(help="Which pictures.")] = Split.validation,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many, drawn by their pixels: the same ones each time.")
+        int | None, typer.Option(min=1, help="At most this many, chosen by their pixels: the same ones each time.")
     ] = None,
     size: Annotated[
         int, typer.Option(min=1, help="The recipe's: photos that a fit has decoded are not decoded again.")

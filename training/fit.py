@@ -151,7 +151,7 @@ def _claim(run: Path, settings: dict, photos: Photos) -> None:
     changed += [name for name in ("backbone_sha256", "pictures") if there.get(name) != content[name]]
     if changed:
         raise DataError(
-            f"{run} holds a run with other {', '.join(changed)}; give the same to resume it, or another folder."
+            f"{run} holds a run with other {', '.join(changed)}; give the same to resume it, or choose another folder."
         )
     return None
 
@@ -384,7 +384,7 @@ class _Training:
     def _diverged(self) -> DataError:
         where = f"epoch {self.state.epoch + 1}"
         return DataError(
-            f"Training diverged in {where} (the loss is no longer a number); start anew with a smaller learning_rate."
+            f"Training diverged in {where} (the loss is no longer a number); start again with a smaller learning_rate."
         )
 
     def _assign(self, arrays: list[np.ndarray]) -> None:
@@ -421,7 +421,7 @@ class _Training:
                 self.averages = [arrays[f"average_{i}"] for i in range(len(self.averages))]
                 self.best = [arrays[f"best_{i}"] for i in range(len(self.best))]
         except (KeyError, ValueError, zipfile.BadZipFile) as error:
-            raise DataError(f"{path} is not a checkpoint of this run; remove it to start anew.") from error
+            raise DataError(f"{path} is not a checkpoint of this run; remove it to start again.") from error
         if self.history:  # a kill may have come between the checkpoint and this file
             write_rows(self.run / "history.csv", self.history, HISTORY_COLUMNS)
         where = f"Resumed at epoch {self.state.epoch + 1}, step {self.state.step}."

@@ -108,7 +108,7 @@ def read_run(folder: str | Path) -> Run:
     folder = Path(folder)
     path = folder / "settings.json"
     if not path.is_file():
-        raise DataError(f"{folder} is no run, as it has no settings.json; name a folder that a fit has made.")
+        raise DataError(f"{folder} is not a run: it has no settings.json; name a folder that a fit has made.")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -116,7 +116,7 @@ def read_run(folder: str | Path) -> Run:
     if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
         raise DataError(f"{path} holds no settings of a run; name a folder that a fit has made.")
     if not (folder / "bundle").is_dir():
-        raise DataError(f"{folder} has no bundle yet; give the command of its fit again, and it goes on to the end.")
+        raise DataError(f"{folder} has no bundle yet; run its fit command again to finish it.")
     config = bundle_files.read_json(folder / "bundle", bundle_files.CONFIG)
     return Run(
         folder=folder,

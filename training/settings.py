@@ -155,7 +155,7 @@ def load_recipe(name: str) -> dict[str, Any]:
     kind = BACKBONE if "backbone" in own else NETWORK
     known = {**ALWAYS, **TRAINING, **AUGMENTATION, **kind}
     for key in own.keys() - known.keys():
-        raise DataError(f"{path} assigns {key!r}, which is no setting{_nearest(key, list(known))}.")
+        raise DataError(f"{path} assigns {key!r}, which is not a setting{_nearest(key, list(known))}.")
     for key in ("data", "size", next(iter(kind))):
         if key not in own:
             raise DataError(f"{path} does not assign {key!r}; add it: {known[key].what}.")
@@ -252,7 +252,9 @@ def check(settings: dict[str, Any]) -> None:
             raise DataError(f"{key} must be {what}, not {settings[key]!r}.")
 
     if not settings["data"]:
-        raise DataError("This recipe brings no photos; name them: --data FOLDER, or a data set's name on the Hub.")
+        raise DataError(
+            "This recipe has no photos of its own; name some: --data FOLDER, or a data set's name on the Hub."
+        )
     for key, knob in KNOBS.items():
         if key in settings:
             problem = _unfit(knob, settings[key])
@@ -271,8 +273,8 @@ def check(settings: dict[str, Any]) -> None:
     )  # fmt: skip
     demand(_whole_numbers(settings["dense"]), "dense", "a list of numbers of units")
     demand(settings["size"] >= 2 ** len(blocks), "size", f"at least {2 ** len(blocks)}, as each block halves it")
-    demand(settings["head"] == "evidence" or not settings["mirror"], "mirror", "False but for head=evidence")
-    demand(settings["network"] == "resnet" or not settings["whiten"], "whiten", "False but for network=resnet")
+    demand(settings["head"] == "evidence" or not settings["mirror"], "mirror", "False unless head=evidence")
+    demand(settings["network"] == "resnet" or not settings["whiten"], "whiten", "False unless network=resnet")
     demand(settings["head"] == "dense" or not settings["dense"], "dense", "[] under head=evidence, which is linear")
 
 

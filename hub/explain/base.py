@@ -96,7 +96,7 @@ class Evidence(Method):
     def lacks(self, classifier: ImageClassifier) -> str | None:
         """See `Method`."""
         if "evidence" not in classifier.config:
-            return f"{classifier.name} has a classic head, which keeps no evidence; choose occlusion."
+            return f"{classifier.name} has a classic head, which has no evidence; choose occlusion."
         return None
 
     def passes(self, classifier: ImageClassifier) -> int:

@@ -204,8 +204,7 @@ def _without_probabilities(name: str, tensor: keras.KerasTensor, count: int) -> 
         )
     if _made_of_probabilities(tensor):
         raise BundleError(
-            f"{name} goes on computing after it has made probabilities, so its {count:,} outputs are no logits; "
-            f"{REMEDY}."
+            f"{name} computes more after its probabilities, so its {count:,} outputs are not logits; {REMEDY}."
         )
     return tensor
 

@@ -53,7 +53,7 @@ def files(root: Path = PROJECT, *, model: bool = True) -> dict[str, Path]:
     names = [*ALONE, *embedded, *(name for room in ROOMS for name in _written(root, room) if name not in LEFT_OUT)]
     missing = [name for name in names if not (root / name).is_file()]
     if missing:
-        raise BundleError(f"{root} has no {missing[0]}; restore the file or clone the repository anew.")
+        raise BundleError(f"{root} has no {missing[0]}; restore the file or clone the repository again.")
     for name in names:
         aim = (root / name).resolve()
         if aim != root.resolve() / name:  # who made a clone must not choose which files of this machine are published
@@ -86,7 +86,9 @@ def front_matter(text: str) -> dict:
     try:
         return RepoCard(text, ignore_metadata_errors=True).data.to_dict()
     except Exception as error:  # YAML's own, which are no ValueErrors
-        raise BundleError(f"README.md has a front matter that is no YAML ({first_line(error)}); mend it.") from error
+        raise BundleError(
+            f"README.md has a front matter that is not valid YAML ({first_line(error)}); correct it."
+        ) from error
 
 
 def check_front_matter(front: dict, root: Path = PROJECT) -> None:

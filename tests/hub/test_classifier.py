@@ -292,7 +292,7 @@ def test_a_hub_name_fetches_only_what_answers_need(bundle_2, tmp_path):
     assert done.returncode == 0, done.stderr
     loaded, refusal, again = done.stdout.splitlines()
     assert loaded == "tester/tiny cat ['config.json', 'onnx/model.onnx']"
-    assert refusal.startswith("There is no folder tester/else, and the Hub gave no such model")
+    assert refusal.startswith("There is no folder tester/else, and no such model was found on the Hub")
     assert again == "from the cache"
     served = [line.split("/", 5)[5] for line in hub.log if line.startswith("GET /tester/tiny/resolve/")]
     assert sorted(served) == ["README.md", "config.json", "metrics.json", "model.keras", "onnx/model.onnx"]

@@ -147,12 +147,12 @@ class Temperature(layers.Layer):
 
 
 REFUSED = {
-    "divided": (lambda x: layers.Dense(3, "softmax")(x) / 2, "goes on computing after"),
-    "rescaled": (lambda x: layers.Rescaling(0.5)(layers.Dense(3, "softmax")(x)), "goes on computing after"),
-    "a layer of somebody's own": (lambda x: Temperature()(layers.Dense(3, "softmax")(x)), "goes on computing after"),
+    "divided": (lambda x: layers.Dense(3, "softmax")(x) / 2, "computes more after"),
+    "rescaled": (lambda x: layers.Rescaling(0.5)(layers.Dense(3, "softmax")(x)), "computes more after"),
+    "a layer of somebody's own": (lambda x: Temperature()(layers.Dense(3, "softmax")(x)), "computes more after"),
     "the mean of two": (
         lambda x: layers.Average()([layers.Dense(3, "softmax")(x), nested(layers.Dense(3, "softmax"))(x)]),
-        "goes on computing after",
+        "computes more after",
     ),
     "several sigmoids": (lambda x: layers.Dense(3, "sigmoid")(x), "sigmoid for each of 3 outputs"),
     "sparsemax": (lambda x: layers.Dense(3, "sparsemax")(x), "ends in a sparsemax over 3 outputs"),
@@ -177,7 +177,7 @@ def test_one_unit_that_says_nothing_is_refused():
     for end in (lambda x: layers.Dense(1, "tanh")(x), lambda x: 1 - layers.Dense(1, "relu")(x)):
         with pytest.raises(BundleError, match="does not say which label it means"):
             as_classifier(model_of(end), 2)
-    with pytest.raises(BundleError, match="goes on computing after"):
+    with pytest.raises(BundleError, match="computes more after"):
         as_classifier(model_of(lambda x: 1 - layers.Dense(1, "sigmoid")(x)), 2)
 
 

@@ -371,7 +371,7 @@ def test_a_download_cut_half_way_leaves_nothing_half_written(lfs, hub, folder, r
     hub.faults += [Fault("GET", bundle.ONNX, "cut"), Fault("GET", bundle.ONNX, 410)]
     with pytest.raises(Refused) as refusal:
         lfs("pull", repo, cache_dir=str(cache))
-    one_sentence(refusal, "BundleError", repo, "did not arrive whole", "load it again")
+    one_sentence(refusal, "BundleError", repo, "did not arrive complete", "load it again")
     assert not list(cache.rglob("*.onnx")) and not list(cache.rglob("*.incomplete"))
 
     hub.faults.append(Fault("GET", bundle.ONNX, "cut"))
@@ -428,7 +428,7 @@ def test_offline_loads_what_was_loaded_before(lfs, hub, folder, repo, tmp_path):
         for missing in ("pull", "whole"):
             with pytest.raises(Refused) as refusal:
                 offline(missing, f"{repo}-other" if missing == "pull" else repo)
-            one_sentence(refusal, "BundleError", repo, "the Hub was not reached")
+            one_sentence(refusal, "BundleError", repo, "the Hub cannot be reached")
     finally:
         offline.stop()
     assert hub.log == []

@@ -286,9 +286,9 @@ def test_odd_zip_files_are_refused(tmp_path):
     refused(path, "broken zip file")
     for entries, length in ((60_000, 1000), (3, 2**31)):
         path.write_bytes(whole[:-12] + struct.pack("<HI", entries, length) + whole[-6:])
-        refused(path, "no whole zip file")
+        refused(path, "not a complete zip file")
     path.write_bytes(whole[:-22] + b"PK\6\7" + bytes(16) + whole[-22:])
-    refused(path, "no whole zip file")
+    refused(path, "not a complete zip file")
 
 
 # ---- the weights

@@ -81,11 +81,11 @@ def test_what_a_recipe_leaves_out_has_its_default_and_can_be_set():
         ("dense=[0]", "dense must be a list of numbers of units"),
         ("head=flat", "head must be one of evidence, dense"),
         ("head=evidence", r"dense must be \[\] under head=evidence"),
-        ("whiten=True", "whiten must be False but for network=resnet"),
-        ("mirror=True", "mirror must be False but for head=evidence"),
+        ("whiten=True", "whiten must be False unless network=resnet"),
+        ("mirror=True", "mirror must be False unless head=evidence"),
         ("schedule=cosin", "schedule must be one of cosine, triangle, constant"),
         ("dropout=1.0", "dropout must be from 0.0 to 0.95"),
-        ("data=", "This recipe brings no photos"),
+        ("data=", "This recipe has no photos"),
     ],
 )
 def test_what_no_small_network_can_be_made_of_is_one_sentence(assignment, sentence):
@@ -112,8 +112,8 @@ def test_a_card_tells_what_is_not_at_its_default():
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("epoch = 3", "assigns 'epoch', which is no setting; did you mean 'epochs'"),
-        ("freeze = 0.5", "assigns 'freeze', which is no setting"),  # of backbones, and this is a network
+        ("epoch = 3", "assigns 'epoch', which is not a setting; did you mean 'epochs'"),
+        ("freeze = 0.5", "assigns 'freeze', which is not a setting"),  # of backbones, and this is a network
         ("flip = true", "not plain Python assignments: name 'true' is not defined"),
         ("epochs 3", "not plain Python assignments: invalid syntax"),
         ("del size", "does not assign 'size'; add it"),

@@ -40,7 +40,7 @@ def evidence_model(backbone: str, weights: str, size: int, labels: int, dropout:
         DataError: no such backbone, or a weights file that does not fit it.
     """
     if backbone not in BACKBONES:
-        raise DataError(f"{backbone!r} is no backbone that is known here; choose from {', '.join(BACKBONES)}.")
+        raise DataError(f"{backbone!r} is not a known backbone; choose from {', '.join(BACKBONES)}.")
     build = getattr(keras.applications, backbone)
     image = keras.Input((size, size, 3), name="image")
     try:

@@ -67,7 +67,7 @@ def by_patches(photos: Photos, drawn: np.ndarray, small: np.ndarray, progress: b
     name, notes = "a simple classifier", []
     chosen = by_lot(photos.hashes[drawn], MOST_ANSWERS // len(photos.label_names))
     if len(chosen) < len(photos):
-        notes.append(f"Of the {len(photos):,} pictures it judges {len(chosen):,}, drawn by lot.")
+        notes.append(f"Of the {len(photos):,} pictures it judges {len(chosen):,}, drawn at random.")
     labels = photos.labels[drawn[chosen]]
     number = np.bincount(labels, minlength=len(photos.label_names))
     enough = number >= FOLDS
@@ -168,12 +168,12 @@ def by_model(classifier: "ImageClassifier", photos: Photos, progress: bool = Fal
         notes.append(f"It judges the {many(len(rows), 'picture')} that it was not trained on, by its own record.")
     else:
         notes.append(
-            "Warning: which of these pictures it was trained on cannot be told. Wrong labels that it learned "
-            "look right to it, and its share of right answers is too good."
+            "Warning: it is unknown which of these pictures it was trained on. Wrong labels that it learned "
+            "look right to it, and its share of correct answers is too high."
         )
     if len(rows) > MOST_BY_MODEL:
         rows = rows[by_lot(photos.hashes[rows], MOST_BY_MODEL)]
-        notes.append(f"Of those, {MOST_BY_MODEL:,} were drawn by lot.")
+        notes.append(f"Of those, {MOST_BY_MODEL:,} were drawn at random.")
     found = evaluate(classifier, photos.subset(rows), progress=progress, echo=notes.append)
     probabilities = softmax(found.logits)
     return Judge(f"the model {classifier.name}", rows, found.labels, probabilities, found.label_names, notes)

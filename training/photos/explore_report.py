@@ -48,8 +48,8 @@ def findings(summary: dict) -> list[str]:
     found += summary["told"]
     if across := duplicates["across_own_splits"]:
         found.append(
-            f"Of those, {across:,} {'stands' if across == 1 else 'stand'} in another of the data set's own splits as "
-            "well, which would make a test on them too easy."
+            f"Of those, {across:,} {'is' if across == 1 else 'are'} also in another of the data set's own splits, "
+            "which would make a test on them too easy."
         )
     near = summary["near_duplicates"]
     if near["so_many"]:
@@ -239,7 +239,7 @@ def learned_from(photos: Photos) -> np.ndarray:
 
 
 def _samples(photos: Photos, shown: "_Shown") -> list[dict]:
-    """Training pictures of each label, drawn by lot; of very many labels some, from the most frequent to the rarest."""
+    """Training pictures of each label, drawn at random; of very many labels some, from most to least frequent."""
     rows = learned_from(photos)
     number = np.bincount(photos.labels[rows], minlength=len(photos.label_names))
     labels = np.flatnonzero(number)

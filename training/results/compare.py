@@ -90,7 +90,7 @@ def _distinct(runs: list[str | Path]) -> list[Path]:
         if first.resolve() == second.resolve():
             raise DataError(f"{second} is named twice; name each run once.")
     if len(folders) < 2:
-        raise DataError("A comparison takes at least two runs; name another.")
+        raise DataError("A comparison needs at least two runs; name another one.")
     return folders
 
 
@@ -100,8 +100,8 @@ def _entries(runs: list[Run], split: str | None) -> list[Entry]:
     for run in runs[1:]:
         if set(run.predictions.label_names) != set(names):
             raise DataError(
-                f"{runs[0].folder} tells {_listed(names)} and {run.folder} {_listed(run.predictions.label_names)}; "
-                "compare runs of the same labels."
+                f"{runs[0].folder} has the labels {_listed(names)}, {run.folder} has "
+                f"{_listed(run.predictions.label_names)}; compare runs of the same labels."
             )
     common = [name for name in HELD_OUT if all(name in run.splits for run in runs)]
     if split is None and not common:
@@ -250,7 +250,7 @@ def headline(pair: dict) -> str:
         return f"{first} and {second}: no picture in common"
     value = pair["differences"]["accuracy"]["value"]
     if not value:
-        return f"{first} and {second}: equally often right"
+        return f"{first} and {second}: equally often correct"
     better, worse = (first, second) if value > 0 else (second, first)
     return f"{better} over {worse}: {'more than luck' if pair['mcnemar']['p_holm'] < ALPHA else 'may be luck'}"
 
@@ -263,23 +263,23 @@ def in_words(pair: dict) -> list[str]:
     test, accuracy = pair["mcnemar"], pair["differences"]["accuracy"]
     apart = test["only_first"] + test["only_second"]
     if not apart:
-        said = [f"Of the {pictures:,} pictures of both, both answer the same ones rightly."]
+        said = [f"Of the {pictures:,} pictures that both answered, both classify the same ones correctly."]
     else:
         better = first if accuracy["value"] > 0 else second
         said = [
-            f"On the {pictures:,} pictures of both, {better} is right more often by {_points(accuracy)}."
+            f"On the {pictures:,} pictures that both answered, {better} is correct more often, by {_points(accuracy)}."
             if accuracy["value"]
-            else f"On the {pictures:,} pictures of both, they are right equally often.",
-            f"{apart:,} {'is' if apart == 1 else 'are'} answered rightly by one of the two alone: "
-            f"{test['only_first']:,} by {first}, {test['only_second']:,} by {second}. Were both equally good, luck "
-            f"alone would divide these at least so unevenly in {_twice(test)}.",
+            else f"On the {pictures:,} pictures that both answered, they are correct equally often.",
+            f"{apart:,} {'is' if apart == 1 else 'are'} classified correctly by only one of the two: "
+            f"{test['only_first']:,} by {first}, {test['only_second']:,} by {second}. If both were equally "
+            f"good, luck alone would divide these at least this unevenly in {_twice(test)}.",
         ]
     if pair["relabelled"]:
-        said.append(f"Left out: {pair['relabelled']:,} pictures that carry another label in one of the two records.")
+        said.append(f"Skipped: {pair['relabelled']:,} pictures that have different labels in the two records.")
     if test["p_holm"] < ALPHA:
-        said.append("So the difference in accuracy is more than the luck of these pictures.")
+        said.append("So the difference in accuracy is more than luck.")
     else:
-        said.append("So the difference in accuracy may be luck, which does not show that they are equally good.")
+        said.append("So the difference in accuracy may be luck. This does not show that they are equally good.")
     said += [_other(pair, name) for name in ("log_loss", "roc_auc")]
     return [sentence for sentence in said if sentence]
 
@@ -312,7 +312,7 @@ def _other(pair: dict, name: str) -> str:
     less = name == "log_loss"
     better = pair["first"] if (found["value"] < 0) == less else pair["second"]
     text = f"{TITLES[name]}, {pair['first']} less {pair['second']}: {_signed(found['value'], digits)} ({interval}); "
-    return text + (f"{better} is better." if apart else "the interval holds 0, so they are not told apart.")
+    return text + (f"{better} is better." if apart else "the interval contains 0, so the difference may be luck.")
 
 
 def spread_in_words(first: dict, second: dict) -> str:
@@ -320,9 +320,9 @@ def spread_in_words(first: dict, second: dict) -> str:
     parts = [f"{group['title']} {_range(group['accuracy'])}" for group in (first, second)]
     one, other = first["accuracy"], second["accuracy"]
     end = (
-        "the ranges overlap, so the luck of training alone can turn the order round."
+        "the ranges overlap, so luck in training alone can reverse the order."
         if one["low"] <= other["high"] and other["low"] <= one["high"]
-        else "each run of the one is better than each of the other, so the luck of training does not explain it either."
+        else "each run of one is better than each run of the other, so luck in training does not explain it either."
     )
     return f"Accuracy over the seeds: {'; '.join(parts)}: {end}"
 
@@ -395,7 +395,7 @@ def text_table(found: dict) -> str:
             for line in [columns, *lines]]  # fmt: skip
     for group in found["groups"]:
         if len(group["runs"]) > 1:
-            text.append(f"{group['title']}, alike but for the seed: accuracy {_range(group['accuracy'])}")
+            text.append(f"{group['title']}, the same except for the seed: accuracy {_range(group['accuracy'])}")
     return "\n".join([f"{found['split'].capitalize()} split", *text])
 
 

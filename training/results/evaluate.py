@@ -179,7 +179,7 @@ def run_evaluation(
 
     if record_as and bundle is not None and not Path(bundle).is_dir():
         raise DataError(
-            f"{bundle} is no folder here, so nothing can be recorded in it; save the model to a folder first."
+            f"{bundle} is not a folder here, so nothing can be recorded in it; save the model to a folder first."
         )
     classifier = ImageClassifier.from_pretrained(bundle)
     record = _record_of(classifier, echo)
@@ -214,7 +214,7 @@ def _record_of(classifier: "ImageClassifier", echo: Callable[[str], None]) -> Pr
     """The bundle's record, or None (and says so) where it keeps none. A damaged one is an error."""
     classifier.fetch_record()
     if classifier.folder is None or not (Path(classifier.folder) / bundle_files.PREDICTIONS).is_file():
-        echo("This model keeps no record of held-out pictures, so which pictures it was trained on cannot be told.")
+        echo("This model has no record of held-out pictures, so it is unknown which pictures it was trained on.")
         return None
     return read_predictions(classifier.folder)
 
@@ -271,7 +271,7 @@ def _repeat(
     recorded = record.subset(overlap.split)
     relabelled = int((recorded.labels != predictions.labels).sum())
     if relabelled:
-        echo(f"{relabelled:,} of these pictures carry another label in this data than in the record.")
+        echo(f"{relabelled:,} of these pictures have another label in this data than in the record.")
     drift = float(np.abs(recorded.logits - predictions.logits).max())
     echo(f"Largest difference from the recorded logits: {drift:.2g}.")
     if out:

@@ -324,28 +324,29 @@ def not_known(run: Run, split: str, numbers: dict, shown: dict) -> list[str]:
     """Sentences on what these numbers do not say."""
     rare = [row["label"] for row in numbers["classification_report"]["labels"] if row["support"] < FEW]
     found = [
-        "How much is the luck of this one training: another `seed` gives another model. Train it again with other "
-        "seeds, and `python -m training compare` shows the spread. The intervals count the luck of the pictures alone.",
+        "How much of this is luck in training: another `seed` gives another model. Train it again with other seeds, "
+        "and `python -m training compare` shows the spread. The intervals only count the luck of which pictures were "
+        "drawn.",
     ]
     if split == "validation":
         found.append(
-            "What it is worth on pictures that nothing was chosen by: the kept epoch and the temperature were chosen "
-            "on these validation pictures, so their scores are a little too good."
+            "How good it is on pictures that were not used to choose anything: the kept epoch and the temperature were "
+            "chosen on these validation pictures, so their scores are optimistic."
         )
     else:
         found.append(
             "How often somebody has looked at the test split and then changed something. Its scores are fair only if "
-            "it was opened once, when all was chosen."
+            "it was scored once, after everything was chosen."
         )
     found.append(
-        "How it does on pictures from elsewhere: these come from where the training pictures came from. "
+        "How it does on pictures from elsewhere: these have the same source as the training pictures. "
         "`python -m training evaluate` measures others."
     )
     found.append(
         "Whether the labels are right. A wrong label counts as a mistake of the model; the worst mistakes are where "
         "to look for some."
     )
-    found.append("Whether near copies lie on both sides: only pictures of exactly the same pixels are kept apart.")
+    found.append("Whether near copies are in two splits: only pictures with exactly the same pixels are kept in one.")
     if rare:
         found.append(
             f"Much about {_joined(rare, 5)}: there are fewer than {FEW} pictures of "
@@ -356,7 +357,7 @@ def not_known(run: Run, split: str, numbers: dict, shown: dict) -> list[str]:
             "Why, in terms of pixels: the evidence adds up to the score exactly, but one cell has seen far more of the "
             "picture than its own square."
             if shown["method"] == "Evidence"
-            else f"Why, exactly: {shown['method']} is drawn after the fact and does not add up to the score."
+            else f"Why, exactly: {shown['method']} is computed afterwards and does not add up to the score."
         )
     return found
 

@@ -34,8 +34,8 @@ RULES = {
     f"{100 * FALL:.0f} %.",
     "training_worse": "At the kept epoch the training loss is above the validation loss.",
     "stopped": "There are fewer epochs than `epochs` allows.",
-    "few_epochs": f"There are fewer than {FEW} epochs. Then no rule speaks of over- or underfitting: averages of "
-    "weights and of batch normalisation take some time before they are worth anything.",
+    "few_epochs": f"There are fewer than {FEW} epochs. That is too few to judge over- or underfitting: averages "
+    "of weights and of batch normalisation need some time before they are useful.",
     "balanced": "It has learned, and no rule of over- or underfitting holds (of a rising loss: once calibrated).",
 }
 
@@ -136,7 +136,7 @@ def _not_learning(curves: _Curves) -> Verdict | None:
     return Verdict(
         "not_learning", "warn", "It has not learned",
         f"The training loss at the end is {loss:.4f}; guessing by the labels' shares alone costs {curves.chance:.4f}. "
-        "So the network has found nothing in the pictures that tells the labels.",
+        "So the network has found nothing in the pictures that tells the labels apart.",
         [
             (f"learning_rate={rate / 10:g}", "where the loss jumps about or grows, the steps are too large"),
             (f"learning_rate={min(rate * 10, 10):g}", "where it hardly moves, they are too small"),
@@ -159,7 +159,7 @@ def _overfitting(curves: _Curves) -> Verdict | None:
         f"the training loss is {loss:.4f} and the validation loss {held:.4f}" if np.isfinite(held - loss) else "",
     ]  # fmt: skip
     harder = " and ".join(softened(curves.settings))
-    also = f" Training was measured {harder}: on pictures as they are the difference is larger yet." if harder else ""
+    also = f" Training was measured {harder}: on unchanged pictures the difference is even larger." if harder else ""
     return Verdict(
         "overfitting", "warn", "Overfitting",
         f"At the kept epoch {curves.epoch}, {'; '.join(part for part in said if part)}. Part of what was learned holds "
@@ -195,10 +195,12 @@ def _rising(curves: _Curves) -> Verdict | None:
         numbers |= {"lowest_calibrated_loss": np.nanmin(calibrated), "last_calibrated_loss": calibrated[-1]}
         text += (
             f"Once calibrated it has hardly risen ({np.nanmin(calibrated):.4f}, then {calibrated[-1]:.4f}): the "
-            "network tells the labels no worse, it grows too sure of its answers, which the temperature mends."
+            "network tells the labels apart as well as before, but becomes too sure. The temperature corrects that."
         )
         advice = [("label_smoothing=0.1", "keeps it from becoming too sure")]
-        return Verdict("rising", "note", "The validation loss rises, the answers get no worse", text, advice, numbers)
+        return Verdict(
+            "rising", "note", "The validation loss rises, but the answers do not get worse", text, advice, numbers
+        )
     then, end = curves.at("train_loss", lowest), curves.at("train_loss", -1)
     if end >= then:
         text += f"The training loss did not fall meanwhile ({then:.4f}, then {end:.4f}): the steps may be too large. "
@@ -208,7 +210,7 @@ def _rising(curves: _Curves) -> Verdict | None:
             text += f"Meanwhile the training loss fell from {then:.4f} to {end:.4f}. "
         text += "So it learns its training pictures by heart. "
         advice = _against_overfitting(curves.settings)
-    text += f"The weights of epoch {curves.epoch} were kept, so the model is none the worse for it."
+    text += f"The weights of epoch {curves.epoch} were kept, so this does not harm the model."
     return Verdict("rising", "warn", "The validation loss rises again", text, advice, numbers)
 
 
@@ -224,9 +226,9 @@ def _underfitting(curves: _Curves) -> Verdict | None:
         return None
     return Verdict(
         "underfitting", "warn", "Underfitting, it seems",
-        f"At the kept epoch {curves.epoch} even of the pictures it is taught with only {_percent(train)} are answered "
-        f"rightly (validation: {_percent(held)}). It could learn more before it begins to learn by heart. If nothing "
-        "helps, these pictures may not be told apart any better: the curves alone cannot say.",
+        f"At the kept epoch {curves.epoch} only {_percent(train)} of the training pictures are classified correctly "
+        f"(validation: {_percent(held)}). It could learn more before it begins to learn by heart. If nothing helps, "
+        "these pictures may be impossible to tell apart any better. The curves alone cannot show that.",
         _against_underfitting(curves.settings),
         {"train_accuracy": train, "validation_accuracy": held},
     )  # fmt: skip
@@ -257,8 +259,8 @@ def _training_worse(curves: _Curves) -> Verdict | None:
     return Verdict(
         "training_worse", "note", "Training looks worse than validation; that is normal",
         f"At the kept epoch {curves.epoch} the training loss is {loss:.4f} and the validation loss {held:.4f}. "
-        f"Training is measured {', '.join(why)}; validation on pictures as they are, after the epoch. So the two are "
-        "not the same measure, and their order says nothing of over- or underfitting.",
+        f"Training is measured {', '.join(why)}; validation on unchanged pictures, after the epoch. So the two "
+        "are not the same measure, and their order says nothing about over- or underfitting.",
         [],
         {"train_loss": loss, "validation_loss": held},
     )  # fmt: skip
@@ -281,9 +283,9 @@ def _few_epochs(curves: _Curves) -> Verdict | None:
     if curves.epochs >= FEW:
         return None
     return Verdict(
-        "few_epochs", "note", "Too few epochs to speak of curves",
-        f"There {'is one epoch' if curves.epochs == 1 else f'are {curves.epochs} epochs'}, so whether it learns too "
-        "much or too little cannot be told.",
+        "few_epochs", "note", "Too few epochs to judge the curves",
+        f"There {'is one epoch' if curves.epochs == 1 else f'are {curves.epochs} epochs'}, so it is too early "
+        "to say whether it learns too much or too little.",
         [(f"epochs={max(10, 2 * curves.settings['epochs'])}", "a longer run")],
         {"epochs": curves.epochs},
     )  # fmt: skip
@@ -336,7 +338,7 @@ def _against_overfitting(settings: dict[str, Any]) -> list[tuple[str, str]]:
     dropout = "head_dropout" if settings.get("dense") else "dropout"
     if settings[dropout] < 0.5:
         more = settings[dropout] + 0.1 if settings[dropout] else 0.3
-        found.append((f"{dropout}={more:g}", "leaves out features by lot"))
+        found.append((f"{dropout}={more:g}", "leaves out features at random"))
     decoupled = settings["optimizer"] == "adamw" or settings["weight_decay"]
     decay, least = ("weight_decay", 1e-3) if decoupled else ("l2", 1e-4)
     found.append((f"{decay}={3 * settings[decay] or least:g}", "keeps the weights small"))

@@ -84,7 +84,7 @@ def _range(settings: dict[str, Any], name: str, text: str) -> BaseDistribution:
     if not all(type(end) in (int, float) for end in (low, high)):
         raise DataError(f"{name} has no range, as it is not a number; name its values, as in {name}=A,B.")
     if colon and scale != "log":
-        raise DataError(f"{scale!r} is no scale; write {name}={ends}:log, or {name}={ends}.")
+        raise DataError(f"{scale!r} is not a scale; write {name}={ends}:log, or {name}={ends}.")
     if low >= high:
         raise DataError(f"The range of {name} goes from {low} to {high}; name the lower end first.")
     if colon and low <= 0:

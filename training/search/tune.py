@@ -323,7 +323,7 @@ def _held(folder: Path) -> Iterator[None]:
     """Keep the folder for this search while it runs."""
     with storage(folder):
         if folder.exists() and not (folder / "search.json").exists() and any(_others(folder)):
-            raise DataError(f"{folder} holds something else than a search; name a new folder with --run.")
+            raise DataError(f"{folder} holds something other than a search; name a new folder with --run.")
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".search.lock")
         try:
@@ -363,7 +363,9 @@ def _claim(folder: Path, recipe: str, settings: dict[str, Any], space: Space, se
         raise DataError(f"{path} cannot be read as a search; name another folder with --run.") from error
     if changed:
         others = ", ".join(changed)
-        raise DataError(f"{folder} holds a search with other {others}; give the same to go on, or another folder.")
+        raise DataError(
+            f"{folder} holds a search with other {others}; give the same to continue, or choose another folder."
+        )
     return None
 
 
@@ -432,7 +434,7 @@ def _search(search: Search, trials: int | None, until: float, command: Callable[
     if search.ended:
         there = len(search.ended)
         print(
-            f"{search.folder} holds {there} trial{'' if there == 1 else 's'} already; the search goes on.", flush=True
+            f"{search.folder} holds {there} trial{'' if there == 1 else 's'} already; the search continues.", flush=True
         )
     code = 0
     try:
@@ -450,10 +452,10 @@ def _search(search: Search, trials: int | None, until: float, command: Callable[
 def _to_be_continued(search: Search, why: str) -> str:
     running = search.trials(TrialState.RUNNING)
     if not running:
-        return f"{why}; the same command with a later end goes on from here."
+        return f"{why}; run the same command with a later end to continue."
     trial = running[0]
     done, epochs = len(search.history(trial).get("epoch", ())), search.settings_of(trial)["epochs"]
-    return f"{why}; give the same command again, and trial {trial.number} goes on after {done} of {epochs} epochs."
+    return f"{why}; run the same command to continue trial {trial.number} after {done} of {epochs} epochs."
 
 
 def _fit(

@@ -52,7 +52,7 @@ def conclude(search: Search, command: Callable[[dict], str], say: Callable[[str]
     _draw(search, rows, found)
     say(f"Best: trial {found['trial']}, validation log loss {found['validation_calibrated_loss']:.4f}. {gain(found)}")
     say(f"To train it: {found['command']}")
-    say(f"Its weights are there already: with --run {found['folder']} added, that only makes its bundle.")
+    say(f"Its weights exist already: with --run {found['folder']} added, that only makes its bundle.")
     say(f"What mattered: {search.folder / 'index.html'}")
 
 
@@ -111,10 +111,10 @@ def gain(found: dict[str, Any]) -> str:
     """What the search has gained over the recipe, in a sentence."""
     before, after = found["recipe_validation_calibrated_loss"], found["validation_calibrated_loss"]
     if before is None:
-        return "The recipe as it stands was not completed, so there is nothing to compare it with."
+        return "The unchanged recipe was not completed, so there is nothing to compare it with."
     if found["trial"] == 0:
-        return "That is the recipe as it stands: no other trial was better."
-    return f"That is {100 * (1 - after / before):.1f} % less than the recipe as it stands, {before:.4f}."
+        return "That is the unchanged recipe: no other trial was better."
+    return f"That is {100 * (1 - after / before):.1f} % less than the unchanged recipe, {before:.4f}."
 
 
 # What mattered ----------------------------------------------------------------------------------------------
@@ -249,7 +249,7 @@ def _marks(axes: Axes, rows: list[dict], place: Callable[[dict], float]) -> None
     for those, mark, colour, label, size in (
         ([row for row in known if not _counts(row)], "x", "0.55", "given up or stopped", 6),
         (done, "o", COLOURS[0], "completed", 7),
-        ([row for row in known if row["trial"] == 0], "s", COLOURS[2], "the recipe as it stands", 8),
+        ([row for row in known if row["trial"] == 0], "s", COLOURS[2], "the unchanged recipe", 8),
         ([best], "*", COLOURS[1], "the best", 15),
     ):
         if those:

@@ -165,7 +165,7 @@ def test_an_installed_package_has_no_page(tmp_path):
         space.files(tmp_path)
     for name in ("README.md", "app.py", "requirements.txt"):
         (tmp_path / name).touch()
-    with pytest.raises(BundleError, match=r"has no LICENSE; restore the file or clone the repository anew.$"):
+    with pytest.raises(BundleError, match=r"has no LICENSE; restore the file or clone the repository again.$"):
         space.files(tmp_path)
 
 
@@ -229,7 +229,7 @@ def test_one_emoji_may_have_many_code_points(emoji):
     space.check_front_matter(front_matter(README.encode()) | {"emoji": emoji})
 
 
-@pytest.mark.parametrize(("text", "words"), [("# Cats", "does not begin with"), ("---\na: [\n---\n", "is no YAML")])
+@pytest.mark.parametrize(("text", "words"), [("# Cats", "does not begin with"), ("---\na: [\n---\n", "is not valid YAML")])
 def test_a_readme_without_front_matter_is_one_sentence(text, words):
     """None at all, or none that can be read."""
     with pytest.raises(BundleError, match=words) as refusal:
@@ -327,7 +327,7 @@ def test_refusals_are_one_sentence_and_send_nothing(client, hub, repo, bundle_2)
         ([repo], "hf_reader", "may only read"),
         (["someone/else"], "hf_writer", "use tester/NAME"),
         (["a/b/c"], "hf_writer", "no name that the Hub takes"),
-        ([repo, "--model", "tester/none"], "hf_writer", "the Hub gave no such model"),
+        ([repo, "--model", "tester/none"], "hf_writer", "no such model was found on the Hub"),
         ([repo, "--model", f"{repo}-half"], "hf_writer", "has no config.json, so the page cannot serve it"),
         ([repo, "--model", "tester/m", "--revision", "b"], "hf_writer", "leave out either --model or --revision"),
     ]

@@ -264,7 +264,7 @@ def test_a_photo_that_a_library_cannot_read_is_counted():
     row = agreement._row(FORMATS["litert"], rows, 3)
     assert row["same_file"]["unread"] == 1 and row["same_file"]["probability"] == 0
     rows["litert"] = some_answers(files=np.full((5, 2), np.nan))
-    with pytest.raises(BundleError, match="LiteRT reads none of the photos"):
+    with pytest.raises(BundleError, match="LiteRT could read none of the photos"):
         agreement._row(FORMATS["litert"], rows, 3)
 
 

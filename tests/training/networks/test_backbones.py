@@ -64,7 +64,7 @@ def test_frozen_batch_normalisation_does_not_move_in_training(model):
 
 
 def test_what_does_not_fit_is_one_sentence(tmp_path):
-    with pytest.raises(DataError, match="'MobileNetV9' is no backbone that is known"):
+    with pytest.raises(DataError, match="'MobileNetV9' is not a known backbone"):
         evidence_model("MobileNetV9", None, 64, 2)
     with pytest.raises(DataError, match="MobileNetV2 cannot take the weights"):
         evidence_model("MobileNetV2", str(tmp_path / "missing.weights.h5"), 64, 2)

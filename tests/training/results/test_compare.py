@@ -51,8 +51,8 @@ def test_ten_pictures_that_one_alone_gets_right(pair):
     assert two["differences"]["accuracy"]["value"] == pytest.approx(0.25)
     assert two["differences"]["accuracy"]["low"] > 0.1
     text = " ".join(in_words(two))
-    assert "On the 40 pictures of both, a is right more often by 25.00 points (95 % interval +" in text
-    assert "10 are answered rightly by one of the two alone: 10 by a, 0 by b." in text
+    assert "a is correct more often, by 25.00 points (95 % interval +" in text
+    assert "10 are classified correctly by only one of the two: 10 by a, 0 by b." in text
     assert "luck alone would divide these at least so unevenly in about 2 of 1,000 cases." in text
     assert "more than the luck of these pictures" in text
     assert headline(two) == "a over b: more than luck"
@@ -64,7 +64,7 @@ def test_the_same_answers_do_not_differ(tmp_path):
     (two,) = compare(runs)["pairs"]
     assert two["mcnemar"] == {"only_first": 0, "only_second": 0, "p": 1.0, "p_holm": 1.0}
     assert {part["value"] for part in two["differences"].values()} == {0.0}
-    assert "both answer the same ones rightly" in " ".join(in_words(two))
+    assert "both classify the same ones correctly" in " ".join(in_words(two))
     assert "may be luck" in " ".join(in_words(two))
 
 
@@ -78,7 +78,7 @@ def test_only_pictures_of_both_records_under_one_label_count(tmp_path):
     assert (two["pictures"], two["relabelled"]) == (29, 1)
     # From picture 10 on: A is right on 20, then wrong on 10; B wrong on 10 (one of them relabelled), right on 20.
     assert (two["mcnemar"]["only_first"], two["mcnemar"]["only_second"]) == (9, 10)
-    assert "Left out: 1 pictures that carry another label" in " ".join(in_words(two))
+    assert "Skipped: 1 pictures" in " ".join(in_words(two))
 
 
 def test_different_pictures_are_said_instead_of_a_p_value(tmp_path):
@@ -128,7 +128,7 @@ def test_runs_that_differ_in_the_seed_are_grouped_and_not_tested(tmp_path):
     assert found["groups"][0]["title"] == "drawn, learning_rate=0.2 (2 runs)"
     assert [row["own_settings"] for row in found["runs"] if row["name"] in "pq"] == [{"learning_rate": 0.1}] * 2
     (sentence,) = several_seeds(found["groups"])
-    assert "each run of the one is better than each of the other" in sentence
+    assert "each run of one is better than each run of the other" in sentence
     page = run_comparison(runs[:2], out=tmp_path / "out", echo=lambda _: None)
     assert "there is no difference to test" in words(page.read_text())
 

@@ -419,11 +419,11 @@ def test_recording_in_what_is_no_bundle_is_refused(tmp_path):
         record_elsewhere(tmp_path, "x", None)
     with pytest.raises(DataError, match="name of a split"):
         record_elsewhere(tmp_path, "test", None)
-    with pytest.raises(DataError, match="no folder"):
+    with pytest.raises(DataError, match="not a folder"):
         run_evaluation("someone/model", tmp_path, record_as="x")
 
 
 def test_a_bundle_without_record_claims_nothing(bundle_2, pictures, tmp_path):
     code, said = run(bundle_2, pictures, tmp_path)
     assert code == 0
-    assert "keeps no record" in said and "not a test score" in said
+    assert "no record of held-out pictures" in said and "not a test score" in said

@@ -292,7 +292,7 @@ def test_scores_that_are_not_of_the_record_are_computed_anew(tmp_path):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda run: (run / "settings.json").unlink(), "is no run, as it has no settings.json"),
+        (lambda run: (run / "settings.json").unlink(), "is not a run: it has no settings.json"),
         (lambda run: (run / "settings.json").write_text("[]"), "holds no settings of a run"),
         (lambda run: (run / "settings.json").write_text("{"), "cannot be read"),
         (lambda run: (run / "bundle").rename(run / "gone"), "has no bundle yet"),

@@ -91,7 +91,7 @@ def test_a_share_of_layers_may_be_searched_where_the_recipe_has_none():
         ("dropout=0.5..0.1", "The range of dropout goes from 0.5 to 0.1; name the lower end first"),
         ("dropout=0.5..0.5", "The range of dropout goes from 0.5 to 0.5"),
         ("dropout=0..0.5:log", "The range of dropout is logarithmic and starts at 0.0; start it above 0"),
-        ("dropout=0..0.5:lin", "'lin' is no scale; write dropout=0..0.5:log, or dropout=0..0.5"),
+        ("dropout=0..0.5:lin", "'lin' is not a scale; write dropout=0..0.5:log, or dropout=0..0.5"),
         ("dropout=..0.5", "dropout must be of type float"),
         ("dropout=", "dropout must be of type float"),
         ("epochs=1.5..3", "epochs must be of type int"),

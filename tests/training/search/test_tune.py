@@ -219,7 +219,7 @@ def test_ctrl_c_is_one_sentence_and_what_was_found_is_written(tmp_path, capsys):
     assert _search(search, 5, NEVER, lambda found: f"train {found['epochs']}") == 130
     printed = capsys.readouterr().out
     done, epochs = len(search.history(search.trials()[2])["epoch"]), search.settings_of(search.trials()[2])["epochs"]
-    sentence = f"Stopped; give the same command again, and trial 2 goes on after {done} of {epochs} epochs."
+    sentence = f"Stopped; run the same command to continue trial 2 after {done} of {epochs} epochs."
     assert sentence in printed.splitlines()
     assert [row["state"] for row in rows(tmp_path)] == ["completed", "completed", "stopped"]
     assert json.loads((tmp_path / "best.json").read_text())["trial"] == 1
@@ -431,7 +431,7 @@ def test_a_folder_of_another_recipe_or_of_something_else_is_refused(searched, sh
     with pytest.raises(DataError, match=rf"holds a search with other recipe \({RECIPE}\)"):
         command("tune", "mnist_cnn", "--data", shapes, "--run", run, "--cache", cache, "--trials", 3)
     (tmp_path / "photo.jpg").write_bytes(b"mine")
-    with pytest.raises(DataError, match="holds something else than a search; name a new folder"):
+    with pytest.raises(DataError, match="holds something other than a search; name a new folder"):
         command(*arguments(shapes, tmp_path, cache), "--trials", 3)
 
 

@@ -79,7 +79,7 @@ def test_the_files_say_what_the_trials_did(found):
     assert best["command"] == f"train --rate {best['settings']['learning_rate']}"
     assert f"To train it: {best['command']}" in said
     less = 100 * (1 - best["validation_calibrated_loss"] / math.exp(math.log10(5)))
-    assert f"That is {less:.1f} % less than the recipe as it stands, 2.0117." in said[1]
+    assert f"That is {less:.1f} % less than the unchanged recipe, 2.0117." in said[1]
 
 
 def test_the_page_stands_alone_and_warns(found):
@@ -112,7 +112,7 @@ def test_a_recipe_that_nothing_beats_and_values_outside_of_the_space_are_shown(t
     conclude(search, str, said.append)
     assert said[0] == "6 trials: 5 completed, 1 given up."
     assert said[1] == (
-        "Best: trial 0, validation log loss 1.0000. That is the recipe as it stands: no other trial was better."
+        "Best: trial 0, validation log loss 1.0000. That is the unchanged recipe: no other trial was better."
     )
     assert table(search)[0]["optimizer"] == "adam" and table(search)[0]["learning_rate"] == SETTINGS["learning_rate"]
 
@@ -126,7 +126,7 @@ def test_a_page_without_a_completed_recipe_or_without_anything_searched(tmp_path
     failed = searched(tmp_path / "failed", 2, first_fails, space=RATE)
     said = []
     conclude(failed, str, said.append)
-    assert "The recipe as it stands was not completed, so there is nothing to compare it with." in said[1]
+    assert "The unchanged recipe was not completed, so there is nothing to compare it with." in said[1]
     page = (tmp_path / "failed" / "index.html").read_text()
     assert "&lt;b&gt;Training diverged" in page and "<b>Training" not in page
     fixed = searched(tmp_path / "fixed", 2, space=parse_space(SETTINGS, ["epochs=6"]))
@@ -145,7 +145,7 @@ def test_sentences():
     rows = [{"state": "completed"}, {"state": "failed"}, {"state": "completed"}]
     assert counted(rows) == "3 trials: 2 completed, 1 failed."
     best = {"trial": 4, "validation_calibrated_loss": 0.03, "recipe_validation_calibrated_loss": 0.04}
-    assert gain(best) == "That is 25.0 % less than the recipe as it stands, 0.0400."
+    assert gain(best) == "That is 25.0 % less than the unchanged recipe, 0.0400."
     knobs = parse_space(SETTINGS, ["learning_rate=1e-4..1e-2:log", "epochs=2..8", "optimizer=sgd,adam"])
     assert [in_words(knob) for knob in knobs.values()] == [
         "0.0001 to 0.01, on a logarithmic scale", "2 to 8", "sgd, adam",
