@@ -383,6 +383,6 @@ def refuse_path(name: str, given) -> None:
     path = Path(name).expanduser()
     if path.exists():
         told = None if (path.parent / bundle.CONFIG).exists() else other_tools.sentence(path)
-        raise BundleError(told or f"{name} is a file; name the folder it lies in.")
+        raise BundleError(told or f"{name} is a file; name its folder.")
     if not isinstance(given, str) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
         raise BundleError(f"There is no folder {name}; check the path, or give a Hub name (owner/model).")

@@ -140,7 +140,7 @@ def _no_such_query(error: dict, labels: list[str]) -> str:
             return f"{name}={said!r} is neither true nor false."
         case "literal_error":
             return f"There is no label {said!r}; the model knows {', '.join(labels)[:500]}."
-    return f"{name}={said!r} is no number from 0 to 1."
+    return f"{name}={said!r} is not a number from 0 to 1."
 
 
 def reply(content: dict, status: int = 200, headers: dict | None = None) -> Response:

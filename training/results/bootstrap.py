@@ -203,7 +203,7 @@ def _checked(labels: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.nda
     if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= logits.shape[1]:
         raise DataError(f"Labels must be whole numbers from 0 to {logits.shape[1] - 1}, one for each logit.")
     if not np.isfinite(logits).all():
-        raise DataError("Some logits are not finite numbers; the model that gave them cannot be scored, train it anew.")
+        raise DataError("Some logits are not finite numbers, so the model cannot be scored; train it again.")
     return labels.astype(np.int64), logits
 
 

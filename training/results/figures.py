@@ -422,7 +422,7 @@ def score_bars(
     Args:
         names: of the runs, from the top down.
         scores: of each run, as `training.results.bootstrap.metrics` gives them.
-        colours: a number for each run; runs of one number are alike but for the seed.
+        colours: a number for each run; runs of one number are the same except for the seed.
         measures: keys of SHORTER_IS_BETTER.
     """
     figure = new_figure(6.4 if len(measures) == 1 else 4.5 * len(measures), 1.9 + 0.5 * len(names))

@@ -385,7 +385,7 @@ def draw(run: Run, split: str, found: Predictions, numbers: dict) -> dict[str, A
 
 
 def choose_samples(found: Predictions) -> dict[str, np.ndarray]:
-    """Rows to look at: the surest wrong answers, the least sure of the others, right ones drawn by lot."""
+    """Rows to look at: the surest wrong answers, the least sure of the others, right ones drawn at random."""
     probabilities = softmax(found.logits)
     guess = found.logits.argmax(1)
     ranked = np.sort(probabilities, axis=1)

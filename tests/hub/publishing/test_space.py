@@ -229,7 +229,9 @@ def test_one_emoji_may_have_many_code_points(emoji):
     space.check_front_matter(front_matter(README.encode()) | {"emoji": emoji})
 
 
-@pytest.mark.parametrize(("text", "words"), [("# Cats", "does not begin with"), ("---\na: [\n---\n", "is not valid YAML")])
+@pytest.mark.parametrize(
+    ("text", "words"), [("# Cats", "does not begin with"), ("---\na: [\n---\n", "is not valid YAML")]
+)
 def test_a_readme_without_front_matter_is_one_sentence(text, words):
     """None at all, or none that can be read."""
     with pytest.raises(BundleError, match=words) as refusal:
@@ -326,7 +328,7 @@ def test_refusals_are_one_sentence_and_send_nothing(client, hub, repo, bundle_2)
         ([repo], "", "without a valid token"),
         ([repo], "hf_reader", "may only read"),
         (["someone/else"], "hf_writer", "use tester/NAME"),
-        (["a/b/c"], "hf_writer", "no name that the Hub takes"),
+        (["a/b/c"], "hf_writer", "not a valid name on the Hub"),
         ([repo, "--model", "tester/none"], "hf_writer", "no such model was found on the Hub"),
         ([repo, "--model", f"{repo}-half"], "hf_writer", "has no config.json, so the page cannot serve it"),
         ([repo, "--model", "tester/m", "--revision", "b"], "hf_writer", "leave out either --model or --revision"),

@@ -53,8 +53,8 @@ def test_ten_pictures_that_one_alone_gets_right(pair):
     text = " ".join(in_words(two))
     assert "a is correct more often, by 25.00 points (95 % interval +" in text
     assert "10 are classified correctly by only one of the two: 10 by a, 0 by b." in text
-    assert "luck alone would divide these at least so unevenly in about 2 of 1,000 cases." in text
-    assert "more than the luck of these pictures" in text
+    assert "luck alone would divide these at least this unevenly in about 2 of 1,000 cases." in text
+    assert "in accuracy is more than luck" in text
     assert headline(two) == "a over b: more than luck"
     assert found["same_pictures"] and found["split"] == "test"
 
