@@ -242,7 +242,7 @@ def test_a_mistyped_path_is_not_looked_up_on_the_hub(name):
 
 def test_a_file_is_not_a_folder(bundle_2):
     """The remedy is the folder it lies in."""
-    with pytest.raises(BundleError, match="is a file; name the folder"):
+    with pytest.raises(BundleError, match="is a file; name its folder"):
         ImageClassifier.from_pretrained(bundle_2 / "config.json")
 
 
