@@ -1,8 +1,12 @@
-"""What runs write: JSON, arrays and tables, each whole or not at all."""
+"""What runs write, JSON, arrays and tables, each whole or not at all; and how they read it again, with suspicion."""
 
 import contextlib
 import csv
+import io
 import json
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -10,7 +14,58 @@ from typing import BinaryIO
 import numpy as np
 from filelock import FileLock
 
+from hub.errors import DataError, StorageError, first_line
 from hub.files import storage, write_aside
+
+# What np.load raises: zipfile's (RuntimeError of what it cannot unpack), of an array's header, of another kind of file.
+DAMAGE = (EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, tokenize.TokenError, ValueError, TypeError)
+
+
+class DamagedError(DataError):
+    """A file of a run that is cut short, empty, or not what its name says."""
+
+
+def read_json(path: Path, remedy: str) -> dict:
+    """The object in a JSON file.
+
+    Args:
+        remedy: how the sentence of a refusal ends.
+
+    Raises:
+        DamagedError: it holds no object. StorageError: it is missing or cannot be read.
+    """
+    try:
+        content = json.loads(_bytes(path))
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"{path} is damaged ({first_line(error)}); {remedy}.") from error
+    if not isinstance(content, dict):
+        raise DamagedError(f"{path} is damaged (it is no JSON object); {remedy}.")
+    return content
+
+
+def read_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file, by their names.
+
+    Args:
+        remedy: how the sentence of a refusal ends.
+
+    Raises:
+        DamagedError: it is no such file. StorageError: it is missing or cannot be read.
+    """
+    try:
+        with np.load(io.BytesIO(_bytes(path))) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except DAMAGE as error:
+        raise DamagedError(f"{path} is damaged ({first_line(error)}); {remedy}.") from error
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be read ({(error.strerror or str(error)).lower()}); check the file and who may read it."
+        ) from error
 
 
 def write_json(path: Path, content: dict) -> None:

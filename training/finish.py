@@ -1,6 +1,5 @@
 """From a trained network to a bundle: predictions, scores, the heatmap's scale, provenance."""
 
-import csv
 import json
 from pathlib import Path
 
@@ -10,13 +9,15 @@ import numpy as np
 from hub.classifier import ImageClassifier
 from hub.heatmaps import fixed_scale
 from hub.record import Predictions, predictions_table
-from training.fit import weights_sha256
+from training.files import read_arrays, read_json
 from training.photos.data import Photos
 from training.photos.sources import local_path, title_of
 from training.results.bootstrap import scores_of
 from training.results.evaluate import evaluate
+from training.runs import read_record, weights_sha256
 from training.settings import told
 
+ONCE_MORE = "give the command once more"
 MODEL_TYPES = {"MobileNetV2": "mobilenet_v2"}  # as Transformers spells them
 
 
@@ -104,18 +105,16 @@ def _dataset(photos: Photos, title: str | None, hub_id: str | None, note: str | 
 
 
 def _training(settings: dict, run: Path, recipe: str, command: str, photos: Photos) -> dict:
-    history = list(csv.DictReader((run / "history.csv").open()))
-    with np.load(run / "checkpoint.npz") as arrays:
-        best = json.loads(str(arrays["state"]))["best_epoch"] + 1
-    started = json.loads((run / "settings.json").read_text())
+    state = json.loads(str(read_arrays(run / "checkpoint.npz", ONCE_MORE)["state"]))
+    history, best, started = state["history"], state["best_epoch"] + 1, read_record(run)
     kept = "averaged weights" if settings["average_decay"] else "weights"
     return {
         "recipe": recipe,
         "command": command,
         "settings": told(settings),
-        "seconds": float(history[-1]["seconds"]),
+        "seconds": history[-1]["seconds"],
         "epochs": f"{len(history)} (kept: the {kept} after epoch {best})",
-        "temperature": json.loads((run / "temperature.json").read_text())["temperature"],
+        "temperature": read_json(run / "temperature.json", ONCE_MORE)["temperature"],
         "left_out": photos.report["kept"] - len(photos),
-        **{key: started[key] for key in ("started", "machine", "versions")},
+        **{key: started[key] for key in ("started", "machine", "versions") if key in started},
     }

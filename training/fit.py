@@ -17,7 +17,6 @@ import math
 import os
 import platform
 import time
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -31,16 +30,16 @@ from sklearn.metrics import log_loss
 from tqdm import tqdm
 
 from hub.errors import DataError
-from hub.files import sha256, storage
 from hub.scores import softmax
-from training.files import alone, write_arrays, write_json, write_rows
+from training.files import DamagedError, alone, read_arrays, write_arrays, write_json, write_rows
 from training.networks.backbones import evidence_model, features_model, freeze, freeze_batch_norm
 from training.networks.networks import last_layer, mirrored, network, whiten
 from training.networks.optimise import decay_kernels, learning_rate, live_statistics, make_optimizer
 from training.photos.batches import Batches
 from training.photos.data import Photos, default_cache, share_for_all, write_problems
 from training.results.bootstrap import point_scores
-from training.settings import DEFAULTS, OF_BACKBONES, OF_NETWORKS, PLACES, check
+from training.runs import RECORD, differences, identity, read_record
+from training.settings import check
 
 CHECKPOINT_SECONDS = 240
 WHITENED = 5000  # pictures that a whitening convolution is computed from
@@ -74,7 +73,7 @@ def fit(
         StorageError: the folder cannot be written; the last checkpoint is intact.
     """
     check(settings)
-    _claim(run, settings, photos)
+    found = _claim(run, settings, photos)
     write_problems(photos, run / "problems.csv")
     keras.utils.set_random_seed(settings["seed"])
     model = build(settings, len(photos.label_names))
@@ -83,7 +82,7 @@ def fit(
         freeze(model, settings["freeze"])
     elif settings["whiten"]:
         whiten(model, np.asarray(photos.subset("train").pixels[:WHITENED]))
-    _Training(model, settings, photos, run, progress, on_epoch).run_all()
+    _Training(model, settings, photos, run, found, progress, on_epoch).run_all()
     if settings.get("mirror"):
         model = mirrored(model)
     _calibrate(model, photos.subset("validation"), run)
@@ -126,34 +125,30 @@ def compiled(model: keras.Model, settings: dict) -> keras.Model:
     return network
 
 
-def _claim(run: Path, settings: dict, photos: Photos) -> None:
-    """Make `run` this run's folder, or refuse if it holds another's."""
+def _claim(run: Path, settings: dict, photos: Photos) -> dict:
+    """Make `run` this run's folder, or refuse if it holds another's; return what tells it from others."""
     for split in ("train", "validation"):
         found = np.unique(photos.labels[photos.splits == split])
         if len(found) < len(photos.label_names):
             missing = [name for k, name in enumerate(photos.label_names) if k not in found]
             remedy = "add some" + (_or_draw_another(settings, photos) if split == "validation" else "")
             raise DataError(f"The {split} split of {photos.name} has no picture of: {', '.join(missing)}; {remedy}.")
-    content = {
-        "settings": {key: value for key, value in settings.items() if key not in PLACES},
-        "backbone_sha256": weights_sha256(settings.get("backbone_weights", "random")),
-        "pictures": hashlib.sha256(f"{photos.hashes.tolist()} {photos.labels.tolist()}".encode()).hexdigest(),
-    }
-    content = json.loads(json.dumps(content))
-    path = run / "settings.json"
+    found = identity(settings, photos.fingerprint())
+    path = run / RECORD
     if not path.exists():
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         places = {"data": photos.name}
-        return write_json(path, {**content, "started": started, "places": places, **_surroundings()})
-    there = json.loads(path.read_text())
-    known = {**DEFAULTS, **OF_BACKBONES, **OF_NETWORKS, **there["settings"]}  # of an older version, without new knobs
-    changed = [key for key, value in content["settings"].items() if known.get(key) != value]
-    changed += [name for name in ("backbone_sha256", "pictures") if there.get(name) != content[name]]
+        write_json(path, {**found, "started": started, "places": places, **_surroundings()})
+    _refuse_another(run, read_record(run), found)
+    return found
+
+
+def _refuse_another(run: Path, there: dict, here: dict) -> None:
+    changed = differences(there, here)
     if changed:
         raise DataError(
             f"{run} holds a run with other {', '.join(changed)}; give the same to resume it, or choose another folder."
         )
-    return None
 
 
 def _or_draw_another(settings: dict, photos: Photos) -> str:
@@ -181,18 +176,14 @@ def _surroundings() -> dict:
     }
 
 
-def weights_sha256(weights: str) -> str | None:
-    """SHA-256 of a weights file; None for weights that have a name ("imagenet", "random") instead."""
-    return sha256(Path(weights)) if Path(weights).is_file() else None
-
-
 # Stage 1
 
 
 def _fit_head(model: keras.Model, settings: dict, photos: Photos, run: Path, cache: Path, progress: bool) -> None:
     """Set the head to the logistic regression on frozen features whose validation log loss is the lowest."""
     path = run / "head.npz"
-    if not path.exists():
+    head = _again_if_damaged(path, ("weights", "validation_loss", "C"))
+    if head is None:
         train, held = photos.subset("train"), photos.subset("validation")
         x, x_held = (frozen_features(model, part, cache, progress) for part in (train, held))
         best = None
@@ -204,10 +195,24 @@ def _fit_head(model: keras.Model, settings: dict, photos: Photos, run: Path, cac
         loss, c, coefficients = best
         if len(photos.label_names) == 2:  # one column of log-odds, shared between the two labels
             coefficients = np.concatenate([-coefficients / 2, coefficients / 2])
-        write_arrays(path, {"weights": coefficients.T.astype(np.float32), "validation_loss": loss, "C": c})
-    head = np.load(path)
+        head = {"weights": coefficients.T.astype(np.float32), "validation_loss": loss, "C": c}
+        write_arrays(path, head)
     model.get_layer("evidence").set_weights([head["weights"][None, None]])
     print(f"Stage 1: validation log loss {float(head['validation_loss']):.4f} with C = {float(head['C'])}", flush=True)
+
+
+def _again_if_damaged(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray] | None:
+    """The arrays of a file that can be made again; None, said aloud, where it is damaged; None where it is missing."""
+    if not path.exists():
+        return None
+    try:
+        arrays = read_arrays(path, "")
+    except DamagedError:
+        arrays = {}
+    if arrays.keys() >= set(names):
+        return arrays
+    print(f"{path} was damaged, so it is computed again.", flush=True)
+    return None
 
 
 def frozen_features(model: keras.Model, photos: Photos, cache: Path, progress: bool) -> np.ndarray:
@@ -225,12 +230,13 @@ def frozen_features(model: keras.Model, photos: Photos, cache: Path, progress: b
         digest = hashlib.sha256(f"{body.hexdigest()} {size}".encode())
         digest.update("".join(photos.hashes[start : start + 1024]).encode())
         path = cache / "features" / f"{digest.hexdigest()[:24]}.npz"
-        if not path.exists():
-            with alone(path):
-                if not path.exists():
-                    part = photos.subset(np.arange(start, min(start + 1024, len(photos))))
-                    write_arrays(path, {"features": _predict(extractor, part)})
-        chunks.append(np.load(path)["features"])
+        with alone(path):
+            found = _again_if_damaged(path, ("features",))
+            if found is None:
+                part = photos.subset(np.arange(start, min(start + 1024, len(photos))))
+                found = {"features": _predict(extractor, part)}
+                write_arrays(path, found)
+        chunks.append(found["features"])
         bar.update(len(chunks[-1]))
     bar.close()
     return np.concatenate(chunks)
@@ -264,6 +270,7 @@ class _Training:
         settings: dict,
         photos: Photos,
         run: Path,
+        identity: dict,
         progress: bool,
         on_epoch: Callable[[dict], None] | None,
     ):
@@ -276,7 +283,7 @@ class _Training:
         self.averaged = [*self.network.trainable_variables, *live_statistics(self.network)]
         self.averages = [keras.ops.convert_to_numpy(v) for v in self.averaged]
         self.best = [a.copy() for a in self.averages]
-        self.state, self.history = _Progress(), []
+        self.state, self.history, self.identity = _Progress(), [], identity
 
     def run_all(self) -> None:
         """Train to the end, from the last checkpoint if there is one; leave the best averages in the model."""
@@ -392,7 +399,7 @@ class _Training:
             variable.assign(array)
 
     def _save(self) -> None:
-        arrays = {"state": np.array(json.dumps({**vars(self.state), "history": self.history}))}
+        arrays = {"state": np.array(json.dumps({**vars(self.state), "history": self.history, "of": self.identity}))}
         groups = {
             "weights": self.network.variables,
             "optimizer": self.optimizer.variables,
@@ -410,18 +417,22 @@ class _Training:
         path = self.run / "checkpoint.npz"
         if not path.exists():
             return
+        remedy = "delete it, and the same command trains this run again from the start; nothing else is lost"
+        arrays = read_arrays(path, remedy)
         try:
-            with storage(self.run), np.load(path) as arrays:
-                state = json.loads(str(arrays["state"]))
-                self.history = state.pop("history")
-                self.state = _Progress(**state)
-                for name, variables in (("weights", self.network.variables), ("optimizer", self.optimizer.variables)):
-                    for i, variable in enumerate(variables):
-                        variable.assign(arrays[f"{name}_{i}"])
-                self.averages = [arrays[f"average_{i}"] for i in range(len(self.averages))]
-                self.best = [arrays[f"best_{i}"] for i in range(len(self.best))]
-        except (KeyError, ValueError, zipfile.BadZipFile) as error:
-            raise DataError(f"{path} is not a checkpoint of this run; remove it to start again.") from error
+            state = json.loads(str(arrays["state"]))
+            self.history, found = state.pop("history"), state.pop("of", self.identity)  # older ones do not say
+            self.state = _Progress(**state)
+            _refuse_another(self.run, found, self.identity)
+            for name, variables in (("weights", self.network.variables), ("optimizer", self.optimizer.variables)):
+                for i, variable in enumerate(variables):
+                    variable.assign(arrays[f"{name}_{i}"])
+            self.averages = [arrays[f"average_{i}"] for i in range(len(self.averages))]
+            self.best = [arrays[f"best_{i}"] for i in range(len(self.best))]
+        except DataError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise DamagedError(f"{path} is not a checkpoint of this run; {remedy}.") from error
         if self.history:  # a kill may have come between the checkpoint and this file
             write_rows(self.run / "history.csv", self.history, HISTORY_COLUMNS)
         where = f"Resumed at epoch {self.state.epoch + 1}, step {self.state.step}."

@@ -10,11 +10,14 @@ import numpy as np
 
 from hub import bundle as bundle_files
 from hub.errors import DataError
+from hub.files import sha256
 from hub.record import Predictions, read_predictions
+from training.files import DamagedError, read_json
 from training.results.bootstrap import point_scores, scores_of
 from training.results.figures import read_history
-from training.settings import DEFAULTS, OF_BACKBONES, OF_NETWORKS
+from training.settings import PLACES, completed
 
+RECORD = "settings.json"
 SEEDS = re.compile(r"seed-\d+")  # the folders that `fit --seeds` makes within the one it is given
 HELD_OUT = ("test", "validation")  # splits that a record may have, the one to speak of first
 
@@ -54,8 +57,7 @@ class Run:
     @property
     def settings(self) -> dict:
         """The recipe's settings; knobs that are newer than the run have the value that then held."""
-        own = self.record.get("settings") or {}
-        return {**DEFAULTS, **(OF_BACKBONES if "backbone" in own else OF_NETWORKS), **own}
+        return completed(self.record["settings"])
 
     @property
     def splits(self) -> list[str]:
@@ -103,29 +105,65 @@ def read_run(folder: str | Path) -> Run:
     """Read a folder that `python -m training fit` has made and finished.
 
     Raises:
-        DataError: it is no such folder, or the run has not ended. BundleError: its bundle is damaged.
+        DataError: it is no such folder, the run has not ended, or a file in it is damaged.
+        BundleError: its bundle is damaged.
     """
     folder = Path(folder)
-    path = folder / "settings.json"
-    if not path.is_file():
-        raise DataError(f"{folder} is not a run: it has no settings.json; name a folder that a fit has made.")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read; name a folder that a fit has made.") from error
-    if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
-        raise DataError(f"{path} holds no settings of a run; name a folder that a fit has made.")
+    if not (folder / RECORD).is_file():
+        raise DataError(f"{folder} is not a run: it has no {RECORD}; name a folder that a fit has made.")
+    record = read_record(folder)
     if not (folder / "bundle").is_dir():
         raise DataError(f"{folder} has no bundle yet; run its fit command again to finish it.")
     config = bundle_files.read_json(folder / "bundle", bundle_files.CONFIG)
     return Run(
         folder=folder,
         record=record,
-        history=read_history(folder / "history.csv"),
+        history=read_history(folder / "history.csv", "run its fit command again, which writes it again"),
         config=bundle_files.check_config(config, f"The config.json of {folder / 'bundle'}"),
         metrics=bundle_files.read_json(folder / "bundle", bundle_files.METRICS),
         predictions=read_predictions(folder / "bundle"),
     )
+
+
+def read_record(run: Path) -> dict:
+    """What settings.json says of a run.
+
+    Raises:
+        DamagedError: it is cut short, empty, or no record of settings.
+    """
+    remedy = (
+        "if a fit has made this folder, delete the file and run the same fit command again, which continues the run"
+    )
+    record = read_json(run / RECORD, remedy)
+    if not isinstance(record.get("settings"), dict):
+        raise DamagedError(f"{run / RECORD} is damaged (it holds no settings of a run); {remedy}.")
+    return record
+
+
+def identity(settings: dict, pictures: str) -> dict:
+    """What makes a run this one and no other, as JSON holds it: settings but for places, weights, pictures.
+
+    Args:
+        pictures: `Photos.fingerprint` of them.
+    """
+    content = {
+        "settings": {key: value for key, value in settings.items() if key not in PLACES},
+        "backbone_sha256": weights_sha256(settings.get("backbone_weights", "random")),
+        "pictures": pictures,
+    }
+    return json.loads(json.dumps(content))
+
+
+def differences(there: dict, here: dict) -> list[str]:
+    """The names of what differs between a recorded identity, perhaps of an older version, and another."""
+    known = completed(there["settings"])
+    changed = [key for key, value in here["settings"].items() if known.get(key) != value]
+    return changed + [name for name in ("backbone_sha256", "pictures") if there.get(name) != here[name]]
+
+
+def weights_sha256(weights: str) -> str | None:
+    """SHA-256 of a weights file; None for weights that have a name ("imagenet", "random") instead."""
+    return sha256(Path(weights)) if Path(weights).is_file() else None
 
 
 def kept_row(history: dict[str, np.ndarray]) -> int:

@@ -159,7 +159,13 @@ def load_recipe(name: str) -> dict[str, Any]:
     for key in ("data", "size", next(iter(kind))):
         if key not in own:
             raise DataError(f"{path} does not assign {key!r}; add it: {known[key].what}.")
-    return {**own, **{key: value for key, value in _defaults(known).items() if key not in own}}
+    return completed(own)
+
+
+def completed(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings and, after them, the defaults of those left out: by a recipe, or by a run older than a knob."""
+    defaults = {**DEFAULTS, **(OF_BACKBONES if "backbone" in settings else OF_NETWORKS)}
+    return {**settings, **{key: value for key, value in defaults.items() if key not in settings}}
 
 
 def listed() -> str:

@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,9 @@ import pytest
 
 from hub.errors import DataError, StorageError
 from training import fit as fitting
+from training.files import DamagedError
 from training.photos.data import load_photos, photos_of
+from training.runs import read_record
 from training.settings import load_recipe, override
 
 from .conftest import draw, encode, write
@@ -79,23 +82,6 @@ def test_a_run_killed_twice_ends_with_the_weights_of_one_never_killed(shapes, ca
     assert [row["epoch"] for row in histories[0]] == ["1", "2", "3"]
 
 
-def test_a_finished_run_is_not_trained_again(finished, photos, cache):
-    settings, run, model = finished
-    before = (run / "checkpoint.npz").stat().st_mtime_ns
-    again = fitting.fit(settings, photos, run, cache=cache, progress=False)
-    assert (run / "checkpoint.npz").stat().st_mtime_ns == before
-    for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-def test_a_history_lost_after_the_last_checkpoint_comes_back(finished, photos, cache):
-    settings, run, _ = finished
-    before = (run / "history.csv").read_bytes()
-    (run / "history.csv").unlink()
-    fitting.fit(settings, photos, run, cache=cache, progress=False)
-    assert (run / "history.csv").read_bytes() == before
-
-
 def test_a_folder_with_another_run_is_refused(finished, photos, cache):
     settings, run, _ = finished
     with pytest.raises(DataError, match="holds a run with other learning_rate"):
@@ -107,13 +93,22 @@ def test_a_folder_with_another_run_is_refused(finished, photos, cache):
         fitting.fit(settings, relabelled, run, cache=cache)
 
 
-def test_a_broken_checkpoint_is_one_sentence(finished, photos, cache, tmp_path):
-    settings, run, _ = finished
-    for name in ("settings.json", "head.npz"):
-        (tmp_path / name).write_bytes((run / name).read_bytes())
-    (tmp_path / "checkpoint.npz").write_bytes((run / "checkpoint.npz").read_bytes()[:5000])
-    with pytest.raises(DataError, match="is not a checkpoint of this run; remove it"):
-        fitting.fit(settings, photos, tmp_path, cache=cache, progress=False)
+def test_a_finished_run_is_not_trained_again_and_a_damaged_head_and_features_are_computed_again(
+    finished, photos, cache, capsys
+):
+    settings, run, model = finished
+    head, checkpoint = (run / "head.npz").read_bytes(), (run / "checkpoint.npz").stat().st_mtime_ns
+    (run / "head.npz").write_bytes(head[:100])
+    features = next((cache / "features").glob("*.npz"))
+    features.write_bytes(b"")
+    again = fitting.fit(settings, photos, run, cache=cache, progress=False)
+    said = capsys.readouterr().out
+    for path in (run / "head.npz", features):
+        assert f"{path} was damaged, so it is computed again." in said
+    assert (run / "head.npz").read_bytes() == head
+    assert (run / "checkpoint.npz").stat().st_mtime_ns == checkpoint
+    for one, other in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_intact(finished, photos, cache, tmp_path, monkeypatch):
@@ -247,6 +242,56 @@ def test_an_interrupted_small_network_ends_with_the_weights_of_an_undisturbed_on
     again = fitting.fit(TINY, photos, tmp_path / "stopped", progress=False)
     for one, other in zip(whole.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.fixture(scope="module")
+def tiny(photos, tmp_path_factory):
+    """A finished run of one epoch of a small network."""
+    run = tmp_path_factory.mktemp("tiny") / "run"
+    fitting.fit({**TINY, "epochs": 1}, photos, run, progress=False)
+    return run
+
+
+def fit_again(run: Path, photos, **changed) -> None:
+    """Give the command of the `tiny` run once more."""
+    fitting.fit({**TINY, "epochs": 1, **changed}, photos, run, progress=False)
+
+
+@pytest.mark.parametrize("name", ["settings.json", "checkpoint.npz"])
+def test_a_damaged_file_of_a_run_is_one_sentence_whose_remedy_works(name, tiny, photos, tmp_path):
+    run = shutil.copytree(tiny, tmp_path / "run")
+    whole = (run / name).read_bytes()
+    for content in (b"", whole[: len(whole) // 2], b"{}"):
+        (run / name).write_bytes(content)
+        with pytest.raises(DamagedError, match=rf"{name} is damaged .*; .*delete (it|the file)\b") as refusal:
+            fit_again(run, photos)
+        assert "\n" not in str(refusal.value)
+    (run / name).unlink()
+    fit_again(run, photos)
+    assert state(run)["finished"]
+    assert read_record(run)["settings"] == read_record(tiny)["settings"]
+
+
+def test_a_history_that_is_damaged_or_lost_comes_back_from_the_checkpoint(tiny, photos):
+    whole = (tiny / "history.csv").read_bytes()
+    (tiny / "history.csv").write_bytes(whole[:20])
+    fit_again(tiny, photos)
+    assert (tiny / "history.csv").read_bytes() == whole
+
+
+def test_a_checkpoint_knows_its_run_where_settings_json_is_lost(tiny, photos, tmp_path):
+    run = shutil.copytree(tiny, tmp_path / "run")
+    (run / "settings.json").unlink()
+    with pytest.raises(DataError, match="holds a run with other learning_rate"):
+        fit_again(run, photos, learning_rate=0.5)
+
+
+def test_a_checkpoint_of_another_network_is_one_sentence(tiny, photos, tmp_path):
+    run = shutil.copytree(tiny, tmp_path / "run")
+    arrays = dict(np.load(run / "checkpoint.npz"))
+    np.savez(run / "checkpoint.npz", **{**arrays, "weights_0": np.zeros((1, 2, 3))})
+    with pytest.raises(DamagedError, match="is not a checkpoint of this run; delete it, and the same command"):
+        fit_again(run, photos)
 
 
 def test_the_averages_hold_the_statistics_of_live_batch_normalisation(photos, tmp_path):

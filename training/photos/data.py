@@ -57,6 +57,10 @@ class Photos:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def fingerprint(self) -> str:
+        """SHA-256 of which pictures these are and how they are labelled."""
+        return hashlib.sha256(f"{self.hashes.tolist()} {self.labels.tolist()}".encode()).hexdigest()
+
     def subset(self, which: str | np.ndarray) -> "Photos":
         """The pictures of one split, or those at the given indices (in that order)."""
         indices = np.flatnonzero(self.splits == which) if isinstance(which, str) else np.asarray(which)

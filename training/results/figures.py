@@ -21,10 +21,10 @@ from PIL import Image
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 from sklearn.metrics import confusion_matrix as count_confusions
 
-from hub.errors import DataError
 from hub.files import write_aside
 from hub.heatmaps import overlay, shown_map
 from hub.scores import BINS, calibration, log_odds, percent, softmax, wilson
+from training.files import DamagedError
 
 if TYPE_CHECKING:
     from hub.record import Predictions
@@ -90,7 +90,7 @@ def learning_curves(history: str | Path) -> Figure:
     """Loss, accuracy and learning rate over the steps of a run, from its history.csv.
 
     Raises:
-        DataError: the file is missing or holds no steps.
+        DamagedError: the history is missing or holds no steps.
     """
     columns = read_history(history)
     step, epochs = columns["step"], int(np.nanmax(columns["epoch"]))
@@ -144,20 +144,23 @@ def learning_curve(columns: dict[str, np.ndarray], measure: str, kept: int | Non
     return figure
 
 
-def read_history(path: str | Path) -> dict[str, np.ndarray]:
+def read_history(path: str | Path, remedy: str = "name the history.csv of a run") -> dict[str, np.ndarray]:
     """Columns of history.csv as float64, a value an epoch; blanks are NaN.
 
+    Args:
+        remedy: how the sentence of a refusal ends.
+
     Raises:
-        DataError: the file is missing or holds no steps.
+        DamagedError: the file is missing or is no history of a run.
     """
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        text = Path(path).read_bytes().decode()
+        rows = list(csv.DictReader(text.splitlines()))
         columns = {name: np.array([float(row[name] or "nan") for row in rows]) for name in (rows[0] if rows else ())}
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path} cannot be read as a run's history; name the history.csv of a run.") from error
-    if not {"epoch", "step"} <= columns.keys():
-        raise DataError(f"{path} holds no steps of a run; name the history.csv of one that has trained.")
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise DamagedError(f"{path} cannot be read as a run's history; {remedy}.") from error
+    if not {"epoch", "step"} <= columns.keys() or not text.endswith("\n"):
+        raise DamagedError(f"{path} is damaged or not the history of a run; {remedy}.")
     return columns
 
 

@@ -15,7 +15,6 @@ they are compared at the same tenth of their own way, never at the same epoch.
 
 import contextlib
 import functools
-import hashlib
 import json
 import re
 import shlex
@@ -41,9 +40,10 @@ from tqdm import tqdm
 
 from hub.errors import DataError, first_line
 from hub.files import storage
-from training.files import write_json
+from training.files import DamagedError, read_json, write_json
+from training.runs import differences, identity
 from training.search.search_space import Space, default_space, inside, parse_space, rounded
-from training.settings import DEFAULTS, OF_BACKBONES, OF_NETWORKS, PLACES, settings_of
+from training.settings import settings_of
 
 if TYPE_CHECKING:
     from training.photos.data import Photos
@@ -143,7 +143,7 @@ class Search:
         from training.results.figures import read_history
 
         path = self.folder_of(trial) / "history.csv"
-        return read_history(path) if path.exists() else {}
+        return read_history(path, "delete it: the trial's curve is lost, and nothing else") if path.exists() else {}
 
     def go_on(self, trials: int | None, until: float, say: Callable[[str], object]) -> None:
         """Train trials, a stopped one first, until the folder holds so many or the clock (monotonic) says so.
@@ -299,20 +299,37 @@ def _seed(seed: int, number: int) -> int:
 
 def _is_for_its_settings(error: Exception) -> bool:
     """Whether a trial failed as another may not: it diverged, was refused, or took more memory than there is."""
+    if isinstance(error, DamagedError):
+        return False
     return isinstance(error, ValueError | ArithmeticError | MemoryError) or (
         type(error).__name__ == "ResourceExhaustedError"  # TensorFlow's, when a graphics card is full
     )
 
 
 def _journal(path: Path) -> JournalStorage:
-    """The trials as Optuna writes them, one change a line; half a line, of a full disk or a power cut, is cut off."""
-    if path.exists() and (content := path.read_bytes()) and not content.endswith(b"\n"):
+    """The trials as Optuna writes them, one change a line; a last one of a full disk or a power cut is cut off."""
+    refusal = f"{path} cannot be read as the trials of a search; name another folder with --run."
+    content = path.read_bytes() if path.exists() else b""
+    lines = content.split(b"\n")[:-1]
+    if lines and not _is_change(lines[-1]):
+        lines.pop()
+    if not all(map(_is_change, lines)):
+        raise DamagedError(refusal)
+    whole = sum(len(line) + 1 for line in lines)
+    if whole < len(content):
         with path.open("r+b") as file:
-            file.truncate(content.rfind(b"\n") + 1)
+            file.truncate(whole)
     try:
         return JournalStorage(JournalFileBackend(str(path), lock_obj=_HeldAlready(str(path))))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} cannot be read as the trials of a search; name another folder.") from error
+        raise DamagedError(refusal) from error
+
+
+def _is_change(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line.decode()), dict)
+    except ValueError:
+        return False
 
 
 # The folder -------------------------------------------------------------------------------------------------
@@ -342,25 +359,20 @@ def _others(folder: Path) -> Iterator[Path]:
 
 def _claim(folder: Path, recipe: str, settings: dict[str, Any], space: Space, seed: int, photos: "Photos") -> None:
     """Make `folder` this search's, or refuse if it holds another's."""
-    from training.fit import weights_sha256
-
     content = {
         "recipe": recipe,
-        "settings": {key: value for key, value in settings.items() if key not in PLACES},
-        "backbone_sha256": weights_sha256(settings.get("backbone_weights", "random")),
-        "pictures": hashlib.sha256(f"{photos.hashes.tolist()} {photos.labels.tolist()}".encode()).hexdigest(),
+        **identity(settings, photos.fingerprint()),
         "space": {name: json.loads(distribution_to_json(knob)) for name, knob in space.items()},
         "seed": seed,
     }
-    content = json.loads(json.dumps(content))
     path = folder / "search.json"
     if not path.exists():
         return write_json(path, content)
-    try:
-        there = json.loads(path.read_text(encoding="utf-8"))
-        changed = _differences(there, content)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} cannot be read as a search; name another folder with --run.") from error
+    remedy = "name another folder with --run"
+    there = read_json(path, remedy)
+    if not all(isinstance(there.get(key), type(value)) for key, value in content.items() if value is not None):
+        raise DamagedError(f"{path} is damaged (it describes no search); {remedy}.")
+    changed = _differences(there, content)
     if changed:
         others = ", ".join(changed)
         raise DataError(
@@ -373,11 +385,10 @@ def _differences(there: dict, here: dict) -> list[str]:
     """What another search is of; a recipe alone, as then all is another."""
     if there["recipe"] != here["recipe"]:
         return [f"recipe ({there['recipe']})"]
-    known = {**DEFAULTS, **OF_BACKBONES, **OF_NETWORKS, **there["settings"]}  # of an older version, without new knobs
-    changed = [key for key, value in here["settings"].items() if known.get(key) != value]
+    changed = differences(there, here)
     changed += [f"space for {key}" for key in here["space"] | there["space"]
                 if here["space"].get(key) != there["space"].get(key) and key not in changed]  # fmt: skip
-    return changed + [name for name in ("backbone_sha256", "pictures", "seed") if there[name] != here[name]]
+    return changed + (["seed"] if there["seed"] != here["seed"] else [])
 
 
 # The command ------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import optuna
@@ -17,10 +18,12 @@ from typer.testing import CliRunner
 
 from hub.errors import DataError, StorageError
 from training.cli import app
+from training.files import DamagedError
 from training.fit import fit
 from training.photos.data import photos_of
 from training.search.search_space import parse_space
-from training.search.tune import TimeUp, _held, _search, fit_command, seconds, stages
+from training.search.tune import TimeUp, _claim, _held, _search, fit_command, seconds, stages
+from training.search.tune_report import table
 from training.settings import load_recipe, override
 
 from ..made_search import SETTINGS, made
@@ -285,9 +288,46 @@ def test_half_a_line_of_the_journal_is_cut_off_and_nonsense_is_refused(tmp_path)
     assert journal.read_bytes() == whole
     again.go_on(3, NEVER, print)
     assert [trial.value for trial in made(tmp_path, line).trials()] == pytest.approx([1.0, 0.99, 0.98])
-    journal.write_bytes(b"nonsense\n" + whole)
-    with pytest.raises(DataError, match="trials.journal cannot be read as the trials of a search; name another folder"):
-        made(tmp_path, line)
+    for content in (b"nonsense\n" + whole, b"\xff\n" + whole, b"[]\n" + whole, b'{"op_code": 4}\n' + whole):
+        journal.write_bytes(content)
+        with pytest.raises(DamagedError, match="trials.journal cannot be read .*; name another folder with --run"):
+            made(tmp_path, line)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"recipe": 3}'])
+def test_a_damaged_description_of_a_search_is_one_sentence(content, tmp_path):
+    space = made(tmp_path, line).space
+    photos = SimpleNamespace(fingerprint=lambda: "0123")
+    _claim(tmp_path, "mnist_cnn", SETTINGS, space, 0, photos)
+    _claim(tmp_path, "mnist_cnn", SETTINGS, space, 0, photos)  # once more is the same search
+    (tmp_path / "search.json").write_bytes(content)
+    with pytest.raises(DamagedError, match="search.json is damaged .*; name another folder with --run"):
+        _claim(tmp_path, "mnist_cnn", SETTINGS, space, 0, photos)
+
+
+def test_a_damaged_history_of_a_trial_is_one_sentence_whose_remedy_works(tmp_path):
+    search = made(tmp_path, line)
+    search.go_on(3, NEVER, print)
+    history = search.folder_of(search.best) / "history.csv"
+    history.write_bytes(history.read_bytes()[:-9])
+    with pytest.raises(DamagedError, match="history.csv is damaged .*; delete it: the trial's curve is lost"):
+        table(made(tmp_path, line))
+    history.unlink()
+    again = made(tmp_path, line)
+    again.go_on(4, NEVER, print)
+    assert [row["validation_calibrated_loss"] for row in table(again)] == pytest.approx([1.0, 0.99, 0.98, 0.97])
+
+
+def test_a_damaged_checkpoint_stops_the_search_and_fails_no_trial(tmp_path):
+    search = made(tmp_path, line)
+
+    def refuse(settings, folder, after_epoch):
+        raise DamagedError("checkpoint.npz is damaged; delete it.")
+
+    search.train = refuse
+    with pytest.raises(DamagedError):
+        search.go_on(1, NEVER, print)
+    assert [trial.state for trial in search.trials()] == [TrialState.RUNNING]
 
 
 def test_a_full_disk_is_one_sentence_and_the_search_goes_on_later(tmp_path, monkeypatch):
