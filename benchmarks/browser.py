@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks import pictures
 from benchmarks.processes import APP, running
 from benchmarks.speed import quartiles
-from hub.classifier import DEFAULT
+from hub.bundle import DEFAULT
 
 WANTED = 0.3  # seconds
 WARM_UP = 2

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.speed import photo, quartiles, side_by_side
 from hub import ImageClassifier
-from hub.classifier import DEFAULT
+from hub.bundle import DEFAULT
 from hub.explain import METHODS
 from hub.images import to_tensor
 

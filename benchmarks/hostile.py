@@ -32,7 +32,7 @@ from benchmarks.client import Connection, Page, Reply, Unanswered, Visitor, mult
 from benchmarks.hostile_files import File
 from benchmarks.processes import APP, Server, running
 from hub import ImageClassifier
-from hub.classifier import DEFAULT
+from hub.bundle import DEFAULT
 
 GOOD_EVERY = 50
 PAGE_SHARE, TRICK_SHARE = 0.35, 0.3  # of the files: sent to the page; sent in a hostile way

@@ -24,7 +24,7 @@ from skimage.data import chelsea
 
 from hub import bundle
 from hub.batch import find_pictures
-from hub.classifier import DEFAULT
+from hub.bundle import DEFAULT
 from hub.errors import BundleError
 from hub.formats import FORMATS
 from hub.images import to_tensor

@@ -48,7 +48,7 @@ from benchmarks.client import Connection, Page, Unanswered, Visitor
 from benchmarks.processes import APP, ROOT, STOCK, Server, address_of, launch, running, stop
 from benchmarks.speed import quartiles
 from hub import ImageClassifier
-from hub.classifier import DEFAULT
+from hub.bundle import DEFAULT
 
 PARTS = ("ready", "latency", "throughput", "memory")
 PREDICT = "/api/predict?heatmap=true"

@@ -32,7 +32,7 @@ from PIL import Image
 from skimage.data import chelsea
 
 from hub import ImageClassifier
-from hub.classifier import DEFAULT
+from hub.bundle import DEFAULT
 from hub.images import to_tensor
 from hub.scores import softmax
 

@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 
 from hub import ImageClassifier
-from hub.classifier import DEFAULT
+from hub.bundle import DEFAULT
 from hub.heatmaps import overlay, shown_map
 
 SIDE, OPACITY = 512, 0.65  # of the heatmap that POST /api/predict returns

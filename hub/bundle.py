@@ -16,26 +16,20 @@ labels.txt.
 from __future__ import annotations
 
 import json
-import math
 import re
 import shutil
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hub import other_tools, safety
 from hub.errors import BundleError, StorageError
 from hub.files import folder_aside, storage
 
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
-
 KERAS, ONNX, CONFIG, METRICS = "model.keras", "onnx/model.onnx", "config.json", "metrics.json"
 PREDICTIONS, CARD, FIGURES, AGREEMENT = "predictions.parquet", "README.md", "figures", "agreement.json"
 LABELS = "labels.txt"  # one a line, in the order of the logits, for those who read no JSON
-SAME_FILE = ("probability", "other_label", "unread", "largest_photo", "turned_photo")  # of a runtime in agreement.json
 RECORD = [CONFIG, METRICS, PREDICTIONS, AGREEMENT, CARD]  # what is known of a model, beside the model
 # What may lie in a folder that a new bundle replaces: the above, and the files and folders of hub.formats.
 MEMBERS = {
@@ -43,6 +37,8 @@ MEMBERS = {
     "metadata.json", "model.weights.h5", "preprocessor_config.json", "model.safetensors",
     "litert", "openvino", "coreml", "model.h5",
 }  # fmt: skip
+
+DEFAULT = Path(__file__).parent / "pretrained" / "cats-vs-dogs-mobilenetv2"  # the embedded model
 
 LARGEST = {"json": 16 * 2**20, "model": 2**31}  # bytes that are read of one file; an ONNX file cannot have more
 
@@ -186,39 +182,6 @@ def merge(config: dict, keys: dict, library: str) -> dict:
     return {**config, **keys}
 
 
-def check_graph(session: InferenceSession, config: dict, where: str) -> bool:
-    """Check a model's inputs and outputs against its config; return whether it has evidence.
-
-    Raises:
-        BundleError: they have other names, types or shapes than the contract at the top.
-    """
-    labels, size = len(config["id2label"]), config["image_size"]
-    inputs = {node.name: node for node in session.get_inputs()}
-    outputs = {node.name: node for node in session.get_outputs()}
-
-    def demand(nodes: dict, name: str, *shape: int | str) -> None:
-        if name not in nodes or nodes[name].type != "tensor(float)" or not _fits(nodes[name].shape, shape):
-            has = ", ".join(f"{node.name} {node.type} {node.shape}" for node in nodes.values())
-            want = f"{name} tensor(float) {list(shape)}"
-            raise BundleError(f"{where} should have {want}, but it has {has}; export it again.")
-
-    demand(inputs, "pixel_values", "batch", 3, size, size)
-    if len(inputs) > 1:
-        raise BundleError(f"{where} has other inputs than pixel_values ({', '.join(inputs)}); export it again.")
-    demand(outputs, "logits", "batch", labels)
-    if "evidence" in outputs:
-        demand(outputs, "evidence", "batch", "h", "w", labels)
-    return "evidence" in outputs
-
-
-def _fits(shape: list, wanted: tuple) -> bool:
-    """Whether an ONNX shape (numbers, or text and None for what is open) allows the wanted one, any batch."""
-    if len(shape) != len(wanted) or isinstance(shape[0], int):
-        return False
-    pairs = zip(shape[1:], wanted[1:], strict=True)
-    return all(not isinstance(has, int) or isinstance(want, str) or has == want for has, want in pairs)
-
-
 def read_bytes(folder: Path, name: str) -> bytes:
     """Return the content of a file that a bundle must have, not larger than one of its kind can be."""
     limit = LARGEST["json" if name.endswith(".json") else "model"]
@@ -242,51 +205,6 @@ def read_json(folder: Path, name: str) -> dict:
     if not isinstance(content, dict):
         raise BundleError(f"{folder / name} is not a JSON object; save or download the model again.")
     return content
-
-
-def agreement(folder: Path) -> dict | None:
-    """Return what agreement.json says of a bundle; None where it was never verified.
-
-    Raises:
-        BundleError: it is not what `hub.agreement.verify` of this version writes.
-    """
-    if not (folder / AGREEMENT).is_file():
-        return None
-    found = read_json(folder, AGREEMENT)
-    if not _is_agreement(found):
-        raise BundleError(
-            f"{folder / AGREEMENT} is not what this version writes; run "
-            f"`python -m hub verify {folder} --photos FOLDER`."
-        )
-    return found
-
-
-def _is_agreement(found: dict) -> bool:
-    def numbers(part: object, *names: str) -> bool:
-        values = [part.get(name) if isinstance(part, dict) else None for name in names]
-        return all(type(value) in (int, float) and math.isfinite(value) for value in values)
-
-    def texts(part: object) -> bool:
-        return isinstance(part, dict) and all(isinstance(value, str) for value in part.values())
-
-    def is_row(row: object) -> bool:
-        if not isinstance(row, dict) or not isinstance(row.get("title"), str) or not texts(row.get("versions")):
-            return False
-        tensor, file = row.get("same_tensor"), row.get("same_file")
-        evidence = numbers(tensor, "evidence") or (isinstance(tensor, dict) and tensor.get("evidence") is None)
-        return numbers(tensor, "probability", "logits") and evidence and numbers(file, *SAME_FILE)
-
-    largest, rows = found.get("largest_photo"), found.get("runtimes")
-    return (
-        numbers(found, "tolerance", "photos", "unreadable")
-        and (numbers(found, "largest_evidence") or found.get("largest_evidence") is None)
-        and isinstance(found.get("title"), str)
-        and numbers(largest, "width", "height")
-        and isinstance(largest.get("enlarged"), bool)
-        and isinstance(rows, dict)
-        and all(is_row(row) for row in rows.values())
-        and all(texts(found.get(name)) for name in ("files", "written_only", "left_out"))
-    )
 
 
 def json_text(content: dict, name: str) -> str:

@@ -14,19 +14,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hub import bundle, other_tools, remote, safety
+from hub.agreement import TOLERANCE, difference, read_agreement, too_far
 from hub.errors import BundleError, ImageError
 from hub.files import sha256
 from hub.formats import Runner, batched, find_format, labels_of
 from hub.formats.foreign import as_classifier, refuse_probabilities
-from hub.formats.keras import make_portable
+from hub.formats.keras import KerasRunner, load, make_portable
+from hub.formats.onnx import OnnxRunner, outputs_of, to_onnx
 from hub.images import to_tensor
+from hub.publishing import staging
 from hub.scores import softmax
 
 if TYPE_CHECKING:
     import keras
     import pyarrow as pa
 
-DEFAULT = Path(__file__).parent / "pretrained" / "cats-vs-dogs-mobilenetv2"
 BATCH = 32
 
 
@@ -84,7 +86,7 @@ class ImageClassifier:
             BundleError: no such model, or its files are missing, broken or of another kind; no such runtime.
         """
         chosen = find_format(runtime)
-        name = os.fspath(DEFAULT if name_or_folder is None else name_or_folder)
+        name = os.fspath(bundle.DEFAULT if name_or_folder is None else name_or_folder)
         folder, download = Path(name).expanduser(), None
         if not name or not folder.is_dir():
             refuse_path(name, name_or_folder)
@@ -116,8 +118,6 @@ class ImageClassifier:
             BundleError: the model has other inputs or outputs, or answers with probabilities whose logits cannot be
                 had.
         """
-        from hub.formats.onnx import OnnxRunner, outputs_of, to_onnx
-
         model = as_classifier(model, len(labels))
         grid = tuple(model.output["evidence"].shape[1:3]) if "evidence" in outputs_of(model) else None
         config = bundle.make_config(list(labels), model.inputs[0].shape[1], grid, **extra_config)
@@ -203,8 +203,6 @@ class ImageClassifier:
     def to_keras(self) -> keras.Model:
         """Return the Keras model (imports TensorFlow); a Hub model's model.keras is fetched now."""
         if self._keras is None:
-            from hub.formats.keras import load
-
             self._keras = load(self._file(bundle.KERAS))
         return self._keras
 
@@ -234,8 +232,6 @@ class ImageClassifier:
             StorageError: the disk is full or the folder cannot be written.
             Nothing is written then, and an older bundle stays as it was.
         """
-        from hub.publishing import staging
-
         self.fetch_record()
         if metrics is None and self.folder and (self.folder / bundle.METRICS).exists():
             metrics = bundle.read_json(self.folder, bundle.METRICS)
@@ -271,7 +267,7 @@ class ImageClassifier:
     ) -> str:
         """Publish the bundle that this classifier was loaded from as a model of the Hub, in one commit.
 
-        What is published is what `python -m hub verify` (`hub.agreement.verify`) compared: the standard formats of
+        What is published is what `python -m hub verify` (`hub.publishing.verify`) compared: the standard formats of
         `hub.formats`, and optional ones that were verified, each derived from model.keras anew.
         An upload that breaks off leaves the repository as it was; pushed again, what has arrived is not sent twice.
 
@@ -292,8 +288,6 @@ class ImageClassifier:
                 than 1e-4, or the name or the token is refused.
             StorageError: the upload did not finish.
         """
-        from hub.publishing import staging
-
         if self.folder is None:
             raise BundleError(
                 f"{self.name} is not saved in a folder yet; use save_pretrained, then from_pretrained on it."
@@ -308,9 +302,6 @@ class ImageClassifier:
 
     def _agreement(self, photos: np.ndarray) -> dict:
         """Compare ONNX with Keras on photos; return the largest differences or raise a BundleError."""
-        from hub.agreement import TOLERANCE, difference, too_far
-        from hub.formats.keras import KerasRunner
-
         if not len(photos):
             raise BundleError("There is no photo to compare ONNX and Keras on; give at least one.")
         expected = batched(KerasRunner(self.to_keras()), photos)
@@ -345,7 +336,7 @@ class ImageClassifier:
         """Take agreement.json along if what it was measured on is what was written."""
         found = None
         with suppress(BundleError):  # of another version
-            found = bundle.agreement(self.folder) if self.folder else None
+            found = read_agreement(self.folder) if self.folder else None
         if found and all(found["files"].get(name) == sha256(new / name) for name in (bundle.KERAS, bundle.ONNX)):
             bundle.write_json(new, bundle.AGREEMENT, found)
 

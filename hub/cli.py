@@ -264,14 +264,15 @@ def verify(
     library prepares the picture in its own way; that difference is only reported. A runtime that is not installed is
     a refusal that names it.
     """
-    from hub import agreement
+    from hub.agreement import failures
+    from hub.publishing import verify
 
     _refuse_name(folder, "verify")
     paths = batch.find_pictures(photos)
-    places = agreement.places(using)
+    places = verify.places(using)
     options = {"without": without, "also": also, "using": places, "title": title}
-    found = agreement.verify(folder, paths, progress=not json_, **options)
-    wrong = agreement.failures(found)
+    found = verify.verify(folder, paths, progress=not json_, **options)
+    wrong = failures(found)
     if json_:
         _print_json(found)
     else:

@@ -12,8 +12,9 @@ from pathlib import Path
 import gradio as gr
 from markupsafe import Markup
 
-from hub import BundleError, ImageClassifier, Refusal, bundle
-from hub.classifier import DEFAULT
+from hub import BundleError, ImageClassifier, Refusal
+from hub.agreement import read_agreement
+from hub.bundle import DEFAULT
 from hub.formats import FORMATS
 from hub.publishing.card_runtimes import own_snippet
 from space import api, guards, tools
@@ -95,7 +96,7 @@ def other_formats(classifier: ImageClassifier) -> dict[str, str]:
 
 def _agreement(classifier: ImageClassifier) -> dict | None:
     try:
-        return bundle.agreement(classifier.folder)
+        return read_agreement(classifier.folder)
     except BundleError:  # of another version
         return None
 

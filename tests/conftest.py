@@ -113,7 +113,7 @@ def photo_files(tmp_path_factory, photos) -> Path:
 @pytest.fixture(scope="session")
 def verified_2(tmp_path_factory, bundle_2, photo_files) -> Path:
     """bundle_2 with agreement.json: what may be published; read it, copy it, but change nothing in it."""
-    from hub.agreement import verify
+    from hub.publishing.verify import verify
 
     folder = tmp_path_factory.mktemp("verified") / "tiny-cats-vs-dogs"
     shutil.copytree(bundle_2, folder)

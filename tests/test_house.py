@@ -27,7 +27,7 @@ from skimage.data import chelsea
 import hub.cli
 import training.cli
 from hub.agreement import failures
-from hub.classifier import DEFAULT
+from hub.bundle import DEFAULT
 from hub.scores import score
 
 ROOT = Path(__file__).parent.parent

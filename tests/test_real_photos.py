@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hub.classifier import DEFAULT
+from hub.bundle import DEFAULT
 from training.photos.data import load_photos
 
 PHOTOS, WEIGHTS = os.environ.get("PHOTOS"), os.environ.get("BACKBONE_WEIGHTS")

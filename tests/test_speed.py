@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import speed
 from hub import ImageClassifier
-from hub.classifier import DEFAULT
+from hub.bundle import DEFAULT
 
 
 @pytest.fixture(scope="module")

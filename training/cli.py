@@ -177,23 +177,23 @@ def _fit_one(
 
 def _check_push(repo: str, settings: dict, without: list[str], using: list[str]) -> dict[str, str]:
     """Refuse what would stop a push: no token, or a runtime that is not installed; return where each is run."""
-    from hub import agreement, remote
-    from hub.classifier import DEFAULT
-    from hub.publishing import staging
+    from hub import remote
+    from hub.bundle import DEFAULT
+    from hub.publishing import staging, verify
 
-    places = agreement.places(using)
+    places = verify.places(using)
     # The embedded model stands for the one to come; of its formats only Transformers' depends on the backbone.
     formats, _ = staging.choose(DEFAULT, without=without)
     if settings.get("backbone") != "MobileNetV2":
         formats = [one for one in formats if one.name != "transformers"]
     remote.check_access(repo)
-    agreement.check_runtimes(formats, places)
+    verify.check_runtimes(formats, places)
     return places
 
 
 def _verify(bundle: Path, settings: dict, cache: Path | None, without: list[str], places: dict[str, str]) -> None:
     """Compare every runtime with Keras on validation photos, as the data set stores them."""
-    from hub import agreement
+    from hub.publishing import verify
     from training.photos.data import write_pictures
 
     with tempfile.TemporaryDirectory() as aside:
@@ -201,7 +201,7 @@ def _verify(bundle: Path, settings: dict, cache: Path | None, without: list[str]
             settings["data"], "validation", Path(aside, "photos"),
             limit=COMPARED, size=settings["size"], cache=cache, **shares_of(settings),
         )  # fmt: skip
-        found = agreement.verify(bundle, photos, without=without, using=places, title="validation photos")
+        found = verify.verify(bundle, photos, without=without, using=places, title="validation photos")
     rows = found["runtimes"].values()
     print(f"Largest difference in probability from Keras, on {found['photos']:,} validation photos:")
     print(*(f"  {row['title']}: {row['same_tensor']['probability']:.1e}" for row in rows), sep="\n")

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -21,7 +22,7 @@ from hub.safety import regular_size
 from hub.scores import softmax
 
 if TYPE_CHECKING:
-    from hub.classifier import ImageClassifier
+    import keras
 
 HUB = Path(__file__).parents[1]  # the package
 MISSING = "import importlib.util, sys; print(*(m for m in sys.argv[1:] if importlib.util.find_spec(m) is None))"
@@ -35,6 +36,20 @@ found.loader.exec_module(sys.modules["hub"])
 from hub.formats.worker import main
 main()
 """
+
+
+@dataclass(frozen=True)
+class Source:
+    """The model that the formats are written from."""
+
+    labels: list[str]
+    image_size: int  # pixels
+    load: Callable[[], keras.Model]  # of the bundle's model.keras, which takes seconds
+
+    @cached_property
+    def keras(self) -> keras.Model:
+        """The Keras model, loaded when a format first asks for it."""
+        return self.load()
 
 
 class Runner:
@@ -93,7 +108,7 @@ class Format:
         """Return the keys of config.json that this format's library reads there."""
         return {}
 
-    def write(self, classifier: ImageClassifier, folder: Path) -> None:
+    def write(self, source: Source, folder: Path) -> None:
         """Write this format's files into a folder that holds model.keras and onnx/model.onnx already."""
 
     def open(self, folder: Path, config: dict) -> Runner:

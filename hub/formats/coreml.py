@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 
 from hub import bundle
 from hub.errors import BundleError
-from hub.formats.base import Format, converting, labels_of
+from hub.formats.base import Format, Source, converting, labels_of
 from hub.formats.keras import weights_of
 
 if TYPE_CHECKING:
     import keras
     from coremltools.proto import Model_pb2
 
-    from hub.classifier import ImageClassifier
 
 PACKAGE = "coreml/model.mlpackage"
 MANIFEST, DATA = f"{PACKAGE}/Manifest.json", f"{PACKAGE}/Data/com.apple.CoreML"
@@ -35,13 +34,13 @@ class CoreML(Format):
     modules, install = ("coremltools",), "coremltools"
     standard, runs = False, False
 
-    def write(self, classifier: ImageClassifier, folder: Path) -> None:
+    def write(self, source: Source, folder: Path) -> None:
         """See `Format`."""
         with converting(self):
-            specification, weights = _convert(classifier.to_keras())
+            specification, weights = _convert(source.keras)
             # The date and the versions of the converter would make every file differ.
             specification.description.metadata.userDefined.clear()
-            specification.description.metadata.userDefined["labels"] = json.dumps(classifier.labels)
+            specification.description.metadata.userDefined["labels"] = json.dumps(source.labels)
             (folder / WEIGHTS).parent.mkdir(parents=True, exist_ok=True)
             (folder / SPECIFICATION).write_bytes(specification.SerializeToString(deterministic=True))
             (folder / WEIGHTS).write_bytes(weights)

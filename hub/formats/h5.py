@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING
 
 from hub import bundle, safety
 from hub.errors import BundleError, first_line
-from hub.formats.base import Format, converting
+from hub.formats.base import Format, Source, converting
 from hub.formats.keras import weights_of
 
 if TYPE_CHECKING:
     import keras
 
-    from hub.classifier import ImageClassifier
 
 FILE = "model.h5"
 
@@ -35,12 +34,12 @@ class H5(Format):
     modules, install = ("h5py", "keras", "tensorflow"), "keras tensorflow"
     standard, runs = False, False
 
-    def write(self, classifier: ImageClassifier, folder: Path) -> None:
+    def write(self, source: Source, folder: Path) -> None:
         """See `Format`."""
         with converting(self):
             import keras
 
-            model = classifier.to_keras()
+            model = source.keras
             # Built anew from the same tensors, it was never compiled: the file has no optimizer state.
             keras.Model(model.input, model.output, name=model.name).save(folder / FILE)
 

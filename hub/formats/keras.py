@@ -15,12 +15,11 @@ import numpy as np
 from hub import bundle, safety
 from hub.errors import BundleError, first_line
 from hub.files import write_aside
-from hub.formats.base import Format, Runner, labels_of
+from hub.formats.base import Format, Runner, Source, labels_of
 
 if TYPE_CHECKING:
     import keras
 
-    from hub.classifier import ImageClassifier
 
 MEMBERS = ("metadata.json", "model.weights.h5")  # of the zip file model.keras, beside its config.json
 # What Keras 3.12 to 3.15 added to the configs of layers and initializers, with the value that means "as before".
@@ -90,7 +89,7 @@ class KerasFolder(Format):
         """See `Format`."""
         return safety.keras_config(folder / bundle.KERAS)
 
-    def write(self, classifier: ImageClassifier, folder: Path) -> None:
+    def write(self, source: Source, folder: Path) -> None:
         """See `Format`."""
         with zipfile.ZipFile(folder / bundle.KERAS) as archive:
             for name in MEMBERS:

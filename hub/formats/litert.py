@@ -9,12 +9,11 @@ import numpy as np
 
 from hub import bundle
 from hub.errors import BundleError, first_line
-from hub.formats.base import Format, Runner, converting, pillow_snippet
+from hub.formats.base import Format, Runner, Source, converting, pillow_snippet
 
 if TYPE_CHECKING:
     import keras
 
-    from hub.classifier import ImageClassifier
 
 FILE = "litert/model.tflite"
 
@@ -53,10 +52,10 @@ class LiteRT(Format):
     files = (FILE,)
     modules, install = ("ai_edge_litert",), "ai-edge-litert"
 
-    def write(self, classifier: ImageClassifier, folder: Path) -> None:
+    def write(self, source: Source, folder: Path) -> None:
         """See `Format`."""
         with converting(self):
-            content = to_litert(classifier.to_keras())
+            content = to_litert(source.keras)
         (folder / FILE).parent.mkdir(exist_ok=True)
         (folder / FILE).write_bytes(content)
 

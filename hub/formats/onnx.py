@@ -17,6 +17,7 @@ from hub.formats.foreign import demand_logits
 
 if TYPE_CHECKING:
     import keras
+    from onnxruntime import InferenceSession
 
 # ONNX Runtime's own packages report to Microsoft unless they are told not to before they are imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -41,7 +42,7 @@ class OnnxRunner(Runner):
             self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's errors have no common base class
             raise BundleError(f"{where} cannot be opened ({first_line(error)}); export it again.") from error
-        self._outputs = ["logits", "evidence"][: 1 + bundle.check_graph(self.session, config, where)]
+        self._outputs = ["logits", "evidence"][: 1 + check_graph(self.session, config, where)]
 
     def __call__(self, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """See `Runner`."""
@@ -74,6 +75,39 @@ class Onnx(Format):
             pixels="np.asarray(photo, np.float32).transpose(2, 0, 1)[None] / 127.5 - 1",
             logits='session.run(["logits"], {"pixel_values": pixels})[0][0]',
         )
+
+
+def check_graph(session: InferenceSession, config: dict, where: str) -> bool:
+    """Check a model's inputs and outputs against its config; return whether it has evidence.
+
+    Raises:
+        BundleError: they have other names, types or shapes than the contract at the top.
+    """
+    labels, size = len(config["id2label"]), config["image_size"]
+    inputs = {node.name: node for node in session.get_inputs()}
+    outputs = {node.name: node for node in session.get_outputs()}
+
+    def demand(nodes: dict, name: str, *shape: int | str) -> None:
+        if name not in nodes or nodes[name].type != "tensor(float)" or not _fits(nodes[name].shape, shape):
+            has = ", ".join(f"{node.name} {node.type} {node.shape}" for node in nodes.values())
+            want = f"{name} tensor(float) {list(shape)}"
+            raise BundleError(f"{where} should have {want}, but it has {has}; export it again.")
+
+    demand(inputs, "pixel_values", "batch", 3, size, size)
+    if len(inputs) > 1:
+        raise BundleError(f"{where} has other inputs than pixel_values ({', '.join(inputs)}); export it again.")
+    demand(outputs, "logits", "batch", labels)
+    if "evidence" in outputs:
+        demand(outputs, "evidence", "batch", "h", "w", labels)
+    return "evidence" in outputs
+
+
+def _fits(shape: list, wanted: tuple) -> bool:
+    """Whether an ONNX shape (numbers, or text and None for what is open) allows the wanted one, any batch."""
+    if len(shape) != len(wanted) or isinstance(shape[0], int):
+        return False
+    pairs = zip(shape[1:], wanted[1:], strict=True)
+    return all(not isinstance(has, int) or isinstance(want, str) or has == want for has, want in pairs)
 
 
 def outputs_of(model: keras.Model) -> list[str]:

@@ -6,16 +6,12 @@ import io
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hub import bundle
 from hub.errors import BundleError, first_line
-from hub.formats.base import Format, Runner, converting, normalised, pillow_snippet
-
-if TYPE_CHECKING:
-    from hub.classifier import ImageClassifier
+from hub.formats.base import Format, Runner, Source, converting, normalised, pillow_snippet
 
 GRAPH, WEIGHTS = "openvino/model.xml", "openvino/model.bin"
 
@@ -55,7 +51,7 @@ class OpenVINO(Format):
     modules, install = ("openvino",), "openvino"
     standard = False
 
-    def write(self, classifier: ImageClassifier, folder: Path) -> None:
+    def write(self, source: Source, folder: Path) -> None:
         """See `Format`."""
         onnx = io.BytesIO(bundle.read_bytes(folder, bundle.ONNX))  # as bytes it cannot name other files as its weights
         with converting(self):

@@ -12,12 +12,11 @@ import numpy as np
 
 from hub import bundle, safety
 from hub.errors import BundleError, first_line
-from hub.formats.base import Format, Runner, converting, labels_of, normalised
+from hub.formats.base import Format, Runner, Source, converting, labels_of, normalised
 
 if TYPE_CHECKING:
     import keras
 
-    from hub.classifier import ImageClassifier
 
 PREPROCESSOR, WEIGHTS = "preprocessor_config.json", "model.safetensors"
 
@@ -90,16 +89,16 @@ class Transformers(Format):
             "classifier_dropout_prob": 0.0,
         }
 
-    def write(self, classifier: ImageClassifier, folder: Path) -> None:
+    def write(self, source: Source, folder: Path) -> None:
         """See `Format`."""
         found = find_mobilenet(safety.keras_config(folder / bundle.KERAS))
         with converting(self):
             from safetensors.numpy import save
 
             # Transformers opens no file that does not say whose layout its arrays have.
-            content = save(_state(classifier.to_keras(), found.head), metadata={"format": "pt"})
+            content = save(_state(source.keras, found.head), metadata={"format": "pt"})
         (folder / WEIGHTS).write_bytes(content)
-        size = classifier.image_size
+        size = source.image_size
         preprocessor = {
             "image_processor_type": "MobileNetV2ImageProcessor",
             "do_resize": True,

@@ -1,14 +1,18 @@
 """The model card: one text rendered from a bundle's config and its measured results, never edited by hand."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterable
 from pathlib import PurePath
-
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from typing import TYPE_CHECKING
 
 from hub.publishing import card_runtimes
 from hub.publishing.markdown import facts, paragraphs, table
 from hub.scores import NOT_MEASURED, SCORES, duration, number, score, wilson
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult, ModelCardData
 
 NOT_TOLD_APART = "the intervals overlap, so this may be chance"
 LARGEST_MATRIX = 20  # labels; beyond, a table of the commonest confusions is read more easily
@@ -26,6 +30,8 @@ def render(config: dict, metrics: dict | None, agreement: dict | None = None, re
         agreement: agreement.json; with it the card shows how each runtime loads the model and how far it agrees.
         repo_id: owner/name, for the snippets.
     """
+    from huggingface_hub import ModelCard  # half a second, which no answer should wait for
+
     metrics = metrics or {}
     sections = [
         _introduction(config),
@@ -48,6 +54,8 @@ def render(config: dict, metrics: dict | None, agreement: dict | None = None, re
 
 
 def _front_matter(config: dict, metrics: dict, agreement: dict | None) -> ModelCardData:
+    from huggingface_hub import ModelCardData
+
     results = _evaluation_results(metrics)
     hub_id = (metrics.get("dataset") or {}).get("hub_id")
     return ModelCardData(
@@ -69,6 +77,8 @@ def _front_matter(config: dict, metrics: dict, agreement: dict | None) -> ModelC
 
 def _evaluation_results(metrics: dict) -> list[EvalResult]:
     """ROC AUC and accuracy on the test split; on validation, named so, where no test split was scored."""
+    from huggingface_hub import EvalResult
+
     split = next((name for name in ("test", "validation") if metrics.get(name)), None)
     dataset = metrics.get("dataset") or {}
     if split is None or not dataset.get("name"):

@@ -1,5 +1,6 @@
 """The card's sections on the runtimes: how each loads the model, and how far each agrees with Keras."""
 
+from hub.agreement import failures
 from hub.formats import FORMATS
 from hub.publishing.markdown import fence, paragraphs, table
 
@@ -120,8 +121,6 @@ def _same_tensor(agreement: dict) -> str:
 
 def _refusal(agreement: dict) -> str:
     """State the rule, and who breaks it: a card of a folder that cannot be pushed must not look as if it could."""
-    from hub.agreement import failures  # which needs this module's card
-
     tolerance, largest = agreement["tolerance"], agreement["largest_evidence"]
     rule = f"A model is not pushed if a probability differs by more than {tolerance:g}"
     if largest is not None:

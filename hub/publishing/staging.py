@@ -1,7 +1,7 @@
 """What is published: a bundle with every format beside it, in the one layout that five libraries load.
 
 The folder that is pushed is staged here and compared with agreement.json, which names the SHA-256 of each file whose
-answers were checked (`hub.agreement`): a format is published as it was checked, or not at all.
+answers were checked (`hub.publishing.verify`): a format is published as it was checked, or not at all.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from hub import bundle
+from hub.agreement import failures, read_agreement
 from hub.errors import BundleError
 from hub.files import sha256
-from hub.formats import FORMATS, Format, find_format
-from hub.formats.keras import make_portable
+from hub.formats import FORMATS, Format, Source, find_format, labels_of
+from hub.formats.keras import load, make_portable
+from hub.publishing.card import render
 
 SOURCES = ("keras", "onnx")  # in every bundle: all else is derived from the one, the Space answers from the other
 ON_REQUEST = "left out on request"
@@ -68,10 +70,8 @@ def choose(
 
 def card(folder: Path, repo_id: str | None = None) -> str:
     """Return the model card of a bundle as its JSON files render it, with `repo_id` as its name on the Hub."""
-    from hub.publishing.card import render
-
     config = bundle.check_config(bundle.read_json(folder, bundle.CONFIG), f"The config.json of {folder}")
-    return render(bundle.own(config), bundle.read_json(folder, bundle.METRICS), bundle.agreement(folder), repo_id)
+    return render(bundle.own(config), bundle.read_json(folder, bundle.METRICS), read_agreement(folder), repo_id)
 
 
 def stage(folder: Path, out: Path, formats: Iterable[Format]) -> Path:
@@ -87,9 +87,9 @@ def stage(folder: Path, out: Path, formats: Iterable[Format]) -> Path:
     Raises:
         BundleError, StorageError: see `bundle.replacing`, and a format that cannot be written.
     """
-    from hub.classifier import ImageClassifier
-
-    classifier = ImageClassifier.from_pretrained(folder)
+    config = bundle.own(bundle.check_config(bundle.read_json(folder, bundle.CONFIG), f"The config.json of {folder}"))
+    FORMATS["onnx"].start(folder, config)  # refused here where it is not what config.json says
+    source = Source(labels_of(config), config["image_size"], lambda: load(folder / bundle.KERAS))
     with bundle.replacing(out) as new:
         for name in (bundle.KERAS, bundle.ONNX, bundle.METRICS):
             bundle.copy(folder / name, new / name)
@@ -97,12 +97,11 @@ def stage(folder: Path, out: Path, formats: Iterable[Format]) -> Path:
         for path in [folder / bundle.PREDICTIONS, *folder.glob(f"{bundle.FIGURES}/*.png")]:
             if path.is_file():
                 bundle.copy(path, new / path.relative_to(folder))
-        config = classifier.config
         for one in formats:
-            one.write(classifier, new)
+            one.write(source, new)
             config = bundle.merge(config, one.config(new), one.title)
         (new / bundle.CONFIG).write_text(_key_by_key(config), encoding="utf-8")
-        (new / bundle.LABELS).write_text("".join(f"{label}\n" for label in classifier.labels), encoding="utf-8")
+        (new / bundle.LABELS).write_text("".join(f"{label}\n" for label in source.labels), encoding="utf-8")
     return out
 
 
@@ -120,7 +119,7 @@ def export(folder: Path, out: Path, *, without: Iterable[str] = (), also: Iterab
     formats, left_out = choose(folder, without=without, also=also)
     stage(folder, out, formats)
     with suppress(BundleError):
-        found = bundle.agreement(folder)
+        found = read_agreement(folder)
         if found is not None:
             _take_agreement(found, folder, out, formats, left_out)
     (out / bundle.CARD).write_text(card(out), encoding="utf-8")
@@ -139,9 +138,7 @@ def prepare(folder: Path, out: Path, repo_id: str, *, without: Iterable[str] = (
     Raises:
         BundleError: it was never verified, has changed since, or a runtime's answers differ from Keras's.
     """
-    from hub.agreement import failures
-
-    found = bundle.agreement(folder)
+    found = read_agreement(folder)
     if found is None:
         raise BundleError(f"{folder} was never verified, so it is not published; {_verify(folder)}.")
     wrong = failures(found)

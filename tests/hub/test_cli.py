@@ -21,6 +21,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from hub import ImageClassifier, bundle
+from hub.agreement import read_agreement
 from hub.cli import app
 from hub.files import sha256
 from tests.hub_server import HubServer
@@ -296,7 +297,7 @@ def verified(bundle_2, photos, tmp_path_factory):
     (place / "photos" / "3.png").write_bytes(b"")
     arguments = ["--photos", place / "photos", "--title", "drawn photos", *WITHOUT]
     said = run("verify", folders[0], *arguments, code=1)
-    found = bundle.agreement(folders[0])
+    found = read_agreement(folders[0])
     row = found["runtimes"]["onnx"]
     row["same_tensor"] = dict.fromkeys(row["same_tensor"], 0.0)
     found["files"][bundle.ONNX] = sha256(folders[1] / bundle.ONNX)
@@ -306,7 +307,7 @@ def verified(bundle_2, photos, tmp_path_factory):
 
 def test_verify_prints_both_tables_and_exits_with_1_where_a_runtime_disagrees(verified):
     broken, _, (printed, complaint) = verified
-    row = bundle.agreement(broken)["runtimes"]["onnx"]
+    row = read_agreement(broken)["runtimes"]["onnx"]
     assert row["same_tensor"]["probability"] > 1e-4
     lines = [line for line in printed.splitlines() if line.startswith("ONNX Runtime")]
     assert len(lines) == 2

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from hub import BundleError, bundle, safety
-from hub.classifier import DEFAULT
+from hub.bundle import DEFAULT
 from hub.formats.keras import NEWER, load, make_portable, portable
 from tests.hub_server import File, HubServer, Refusal, Repo
 

@@ -16,9 +16,10 @@ from urllib.request import urlopen
 import pytest
 from PIL import Image
 
-from hub import ImageClassifier, agreement, bundle
-from hub.classifier import DEFAULT
+from hub import ImageClassifier, bundle
+from hub.bundle import DEFAULT
 from hub.formats import FORMATS
+from hub.publishing import verify
 from tests.hub_server import HubServer
 from tests.pictures import scene
 
@@ -47,7 +48,7 @@ def released(tmp_path, photo_files) -> Path:
     folder = shutil.copytree(DEFAULT, tmp_path / "released")
     using = {"transformers": TRANSFORMERS, **({"transformers.js": TRANSFORMERS_JS} if TRANSFORMERS_JS else {})}
     photos = sorted(photo_files.glob("*.jpg"))
-    agreement.verify(folder, photos, also=using.keys() - {"transformers"}, using=using, progress=False)
+    verify.verify(folder, photos, also=using.keys() - {"transformers"}, using=using, progress=False)
     return folder
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from hub import BundleError, ImageClassifier
-from hub.classifier import DEFAULT
+from hub.bundle import DEFAULT
 from space import model_card
 from space.languages import LANGUAGES, Say, texts
 from space.model_card import MOST_BYTES, card, render

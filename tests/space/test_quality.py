@@ -18,7 +18,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from hub import ImageClassifier
-from hub.classifier import DEFAULT
+from hub.bundle import DEFAULT
 from hub.record import Record, read_predictions
 from hub.scores import calibration, log_odds, score
 from space import charts, quality

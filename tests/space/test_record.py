@@ -13,7 +13,7 @@ from PIL import Image
 
 import hub.record
 from hub import BundleError, ImageClassifier
-from hub.classifier import DEFAULT
+from hub.bundle import DEFAULT
 from hub.errors import DataError
 from hub.record import NoRecord, Record, read_predictions
 from space import record

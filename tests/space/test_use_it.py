@@ -15,7 +15,7 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from hub import ImageClassifier
-from hub.classifier import DEFAULT
+from hub.bundle import DEFAULT
 from hub.formats import FORMATS
 from hub.publishing.card_runtimes import own_snippet
 from space import use_it

@@ -12,13 +12,14 @@ import numpy as np
 import onnx
 import pytest
 
-from hub import ImageClassifier, agreement, bundle
+from hub import ImageClassifier, bundle
+from hub.agreement import failures, read_agreement
 from hub.errors import BundleError, Refusal
 from hub.files import sha256
 from hub.formats import FORMATS, Answers
 from hub.formats.base import HUB, WORKER
 from hub.formats.transformers import Transformers
-from hub.publishing import staging
+from hub.publishing import staging, verify
 
 
 @pytest.fixture
@@ -35,14 +36,14 @@ def staged(verified_2, tmp_path_factory) -> Path:
 
 def change_agreement(folder: Path, change) -> None:
     """Apply a function to what agreement.json says."""
-    found = bundle.agreement(folder)
+    found = read_agreement(folder)
     change(found)
     bundle.write_json(folder, bundle.AGREEMENT, found)
 
 
 def test_every_runtime_agrees_with_keras(verified_2, photo_files):
     """The standard formats, each with its versions; the reference agrees with itself exactly."""
-    found = bundle.agreement(verified_2)
+    found = read_agreement(verified_2)
     assert list(found["runtimes"]) == ["keras", "keras-folder", "onnx", "litert", "openvino"]
     assert found["left_out"].keys() == {"transformers"} and "architecture" in found["left_out"]["transformers"]
     assert (found["photos"], found["unreadable"], found["title"]) == (8, 1, "drawn pictures")
@@ -54,12 +55,12 @@ def test_every_runtime_agrees_with_keras(verified_2, photo_files):
         assert row["same_file"]["probability"] <= 1e-4 and row["same_file"]["other_label"] == 0
         assert row["same_file"]["largest_photo"] < 0.01
         assert all(version[0].isdigit() for version in row["versions"].values())
-    assert agreement.failures(found) == []
+    assert failures(found) == []
 
 
 def test_the_rows_tell_who_turns_photos(verified_2):
     """Keras's load_img does not read the EXIF note, and its row shows it; Pillow's exif_transpose does."""
-    rows = bundle.agreement(verified_2)["runtimes"]
+    rows = read_agreement(verified_2)["runtimes"]
     assert rows["keras"]["same_file"]["turned_photo"] > 10 * rows["onnx"]["same_file"]["turned_photo"]
 
 
@@ -77,7 +78,7 @@ def test_the_layout_is_what_five_libraries_look_for(staged, verified_2):
     wanted = {"model.keras", "metadata.json", "model.weights.h5", "onnx/model.onnx", "litert/model.tflite"}
     wanted |= {"openvino/model.xml", "openvino/model.bin"}
     assert names == wanted | {"config.json", "metrics.json", "agreement.json", "labels.txt", "README.md"}
-    assert bundle.agreement(staged)["files"] == {name: sha256(staged / name) for name in wanted}
+    assert read_agreement(staged)["files"] == {name: sha256(staged / name) for name in wanted}
     assert (staged / bundle.LABELS).read_text() == "cat\ndog\n"
     assert '"tester/tiny"' in (staged / bundle.CARD).read_text()
     assert "OWNER/NAME" not in (staged / bundle.CARD).read_text()
@@ -96,7 +97,7 @@ def test_what_lies_in_a_folder_of_a_format_is_not_trusted(staged, tmp_path):
     for name in ("model.weights.h5", "litert/model.tflite", "metadata.json"):
         (folder / name).write_bytes(b"somebody else's")
     again = staging.prepare(folder, tmp_path / "again", "tester/tiny")
-    for name in bundle.agreement(staged)["files"]:
+    for name in read_agreement(staged)["files"]:
         assert (again / name).read_bytes() == (staged / name).read_bytes(), name
 
 
@@ -128,7 +129,7 @@ def test_a_published_config_is_three_libraries_and_ours_comes_back(staged, bundl
     assert config["class_name"] == "Functional"
     saved = ImageClassifier.from_pretrained(staged).save_pretrained(tmp_path / "saved")
     assert json.loads((saved / bundle.CONFIG).read_text()) == ours
-    assert bundle.agreement(saved) is not None
+    assert read_agreement(saved) is not None
 
 
 def test_the_libraries_keys_do_not_collide():
@@ -168,7 +169,7 @@ def test_an_agreement_of_another_version_is_one_sentence(folder, tmp_path):
         (folder / bundle.AGREEMENT).write_text(json.dumps(wrong))
         with pytest.raises(BundleError, match="not what this version writes; run .* --photos FOLDER"):
             staging.prepare(folder, tmp_path / "out", "tester/tiny")
-    assert bundle.agreement(ImageClassifier.from_pretrained(folder).save_pretrained(tmp_path / "saved")) is None
+    assert read_agreement(ImageClassifier.from_pretrained(folder).save_pretrained(tmp_path / "saved")) is None
     formats, _ = staging.choose(folder)
     assert not (staging.stage(folder, tmp_path / "staged", formats) / bundle.AGREEMENT).exists()
 
@@ -178,7 +179,7 @@ def test_a_left_out_format_leaves_nothing_behind(folder, tmp_path):
     out = staging.prepare(folder, tmp_path / "out", "tester/tiny", without=["keras-folder", "litert"])
     assert not (out / "litert").exists() and not (out / "model.weights.h5").exists()
     assert not bundle.KERAS_KEYS & json.loads((out / bundle.CONFIG).read_text()).keys()
-    found = bundle.agreement(out)
+    found = read_agreement(out)
     assert list(found["runtimes"]) == ["keras", "onnx", "openvino"]
     assert found["left_out"]["litert"] == staging.ON_REQUEST
     assert staging.ON_REQUEST in (out / bundle.CARD).read_text()
@@ -188,12 +189,12 @@ def test_an_export_promises_only_what_it_holds(folder, tmp_path):
     """Its card and agreement speak of the formats that are there; where a file is another, there is no agreement."""
     left_out = staging.export(folder, tmp_path / "out", without=["litert"])
     assert left_out["litert"] == staging.ON_REQUEST
-    found = bundle.agreement(tmp_path / "out")
+    found = read_agreement(tmp_path / "out")
     assert list(found["runtimes"]) == ["keras", "keras-folder", "onnx"]
     assert "### LiteRT" not in (tmp_path / "out" / bundle.CARD).read_text()
     change_agreement(folder, lambda found: found["files"].update({bundle.ONNX: "0" * 64}))
     staging.export(folder, tmp_path / "changed")
-    assert bundle.agreement(tmp_path / "changed") is None
+    assert read_agreement(tmp_path / "changed") is None
 
 
 def test_what_was_never_verified_is_not_published(bundle_2, tmp_path):
@@ -206,9 +207,9 @@ def test_what_was_never_verified_is_not_published(bundle_2, tmp_path):
 
 def test_a_runtime_that_disagrees_is_not_published(folder, tmp_path):
     """Above 1e-4 in a probability nothing goes out, whoever asks."""
-    found = bundle.agreement(folder)
+    found = read_agreement(folder)
     found["runtimes"]["litert"]["same_tensor"]["probability"] = 2e-4
-    assert len(agreement.failures(found)) == 1
+    assert len(failures(found)) == 1
     (folder / bundle.AGREEMENT).write_text(json.dumps(found))
     with pytest.raises(BundleError, match=r"LiteRT.*: probability differs from Keras by .*more than 0\.0001"):
         staging.prepare(folder, tmp_path / "out", "tester/tiny")
@@ -216,12 +217,12 @@ def test_a_runtime_that_disagrees_is_not_published(folder, tmp_path):
 
 def test_evidence_is_held_to_its_own_size(folder):
     """Cells of ±20 logits are rounded at their size; the limit grows with the largest cell."""
-    found = bundle.agreement(folder)
+    found = read_agreement(folder)
     limit = 1e-4 * max(1, found["largest_evidence"])
     row = found["runtimes"]["onnx"]["same_tensor"]
     for factor, wrong in ((0.9, 0), (1.1, 1)):
         row["evidence"] = factor * limit
-        assert len(agreement.failures(found)) == wrong
+        assert len(failures(found)) == wrong
 
 
 def test_what_changed_since_it_was_verified_is_not_published(folder, tmp_path):
@@ -253,7 +254,7 @@ def test_an_answer_that_is_no_number_is_named():
         wrong = getattr(some_answers(), name).copy()
         wrong[1] = np.nan
         with pytest.raises(BundleError, match="LiteRT answers NaN or infinity for 1 of 5 photos"):
-            agreement._check_finite(FORMATS["litert"], some_answers(**{name: wrong}))
+            verify._check_finite(FORMATS["litert"], some_answers(**{name: wrong}))
 
 
 def test_a_photo_that_a_library_cannot_read_is_counted():
@@ -261,11 +262,11 @@ def test_a_photo_that_a_library_cannot_read_is_counted():
     files = np.full((5, 2), 0.5)
     files[1] = np.nan
     rows = {"keras": some_answers(), "litert": some_answers(files=files)}
-    row = agreement._row(FORMATS["litert"], rows, 3)
+    row = verify._row(FORMATS["litert"], rows, 3)
     assert row["same_file"]["unread"] == 1 and row["same_file"]["probability"] == 0
     rows["litert"] = some_answers(files=np.full((5, 2), np.nan))
     with pytest.raises(BundleError, match="LiteRT could read none of the photos"):
-        agreement._row(FORMATS["litert"], rows, 3)
+        verify._row(FORMATS["litert"], rows, 3)
 
 
 def test_another_interpreter_gets_this_package_and_nothing_beside_it(tmp_path):
@@ -313,8 +314,8 @@ def test_a_runtime_that_is_not_installed_is_named(bundle_2, photo_files, tmp_pat
     bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E "$@"\n')  # an interpreter without any package
     bare.chmod(0o755)
     with pytest.raises(BundleError, match=r"LiteRT is not installed.*ai_edge_litert.*--using.*--without litert"):
-        agreement.verify(bundle_2, list(photo_files.iterdir()), using={"litert": str(bare)})
-    assert bundle.agreement(bundle_2) is None
+        verify.verify(bundle_2, list(photo_files.iterdir()), using={"litert": str(bare)})
+    assert read_agreement(bundle_2) is None
 
 
 @pytest.mark.parametrize(
@@ -329,15 +330,15 @@ def test_a_runtime_that_is_not_installed_is_named(bundle_2, photo_files, tmp_pat
 def test_silly_choices_are_one_sentence(options, words, bundle_2, photo_files):
     """Names that are none, parts that cannot go, formats that cannot be."""
     with pytest.raises(Refusal, match=words):
-        agreement.verify(bundle_2, list(photo_files.iterdir()), **options)
+        verify.verify(bundle_2, list(photo_files.iterdir()), **options)
 
 
 def test_no_photo_is_one_sentence(bundle_2, photo_files):
     """Nothing to compare on is not agreement."""
     with pytest.raises(BundleError, match="None of the photos"):
-        agreement.verify(bundle_2, [photo_files / "broken.jpg"], without=["keras-folder", "litert"])
+        verify.verify(bundle_2, [photo_files / "broken.jpg"], without=["keras-folder", "litert"])
     with pytest.raises(BundleError, match="None of the photos"):
-        agreement.verify(bundle_2, [], without=["keras-folder", "litert"])
+        verify.verify(bundle_2, [], without=["keras-folder", "litert"])
 
 
 def test_a_large_photo_is_taken_as_it_is(bundle_2, photo_files, tmp_path):
@@ -346,7 +347,9 @@ def test_a_large_photo_is_taken_as_it_is(bundle_2, photo_files, tmp_path):
 
     large = tmp_path / "large.jpg"
     Image.open(photo_files / "0.jpg").resize((4100, 3000)).save(large)
-    pictures = agreement._Pictures([photo_files / "1.jpg", large], ImageClassifier.from_pretrained(bundle_2), tmp_path)
+    pictures = verify._Pictures(
+        [photo_files / "1.jpg", large], ImageClassifier.from_pretrained(bundle_2)._runner, tmp_path
+    )
     assert pictures.largest == {"width": 4100, "height": 3000, "enlarged": False}
     assert pictures.files[2] == large and pictures.count == 2
     assert np.load(pictures.tensors).shape == (4, 32, 32, 3)

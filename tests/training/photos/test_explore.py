@@ -13,7 +13,8 @@ from PIL import Image
 from scipy.special import softmax
 from typer.testing import CliRunner
 
-from hub.classifier import DEFAULT, ImageClassifier
+from hub.bundle import DEFAULT
+from hub.classifier import ImageClassifier
 from hub.errors import DataError
 from hub.record import predictions_table
 from training.cli import app
