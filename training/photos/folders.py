@@ -93,7 +93,7 @@ def read_folder(top: Path, levels: tuple[str, ...] = ()) -> LabelFolder | None:
         DataError: it holds pictures and no two labels for them, or can be read in two ways.
         StorageError: a folder cannot be listed.
     """
-    if not levels and _described(top):
+    if not levels and describes_pictures(top):
         return None
     try:
         found = look_for_pictures([str(top)])
@@ -433,7 +433,7 @@ def _pattern(top: Path, meanings: dict[int, str]) -> str:
 # What load_dataset reads --------------------------------------------------------------------------------------
 
 
-def _described(top: Path) -> bool:
+def describes_pictures(top: Path) -> bool:
     """Whether a file says which pictures there are and what belongs to each, in the way that `load_dataset` knows."""
     card = top / "README.md"
     if card.is_file() and "\nconfigs:" in card.read_text(encoding="utf-8", errors="replace"):

@@ -10,9 +10,9 @@ from hub.batch import text_of
 from hub.bundle import label_fault
 from hub.errors import DataError, ImageError, Refusal, first_line
 from hub.images import recognise
-from training.photos.folders import LabelFolder, listed, read_folder, skipped_in_words, with_pattern
+from training.photos.folders import LabelFolder, describes_pictures, listed, read_folder, skipped_in_words, with_pattern
 from training.photos.label_tables import LABEL_COLUMNS, label_column
-from training.photos.split_words import split_of
+from training.photos.split_words import WORDS, split_of
 from training.photos.zips import unpacked
 from training.results.pages import many
 
@@ -110,7 +110,7 @@ def read_source(name_or_folder: str | Path, cache: Path) -> Source:
     if top.is_file():
         top = unpacked(top, cache / "zips")
     folder = read_folder(top, levels) if top.is_dir() else None
-    source = _of_folder(name, folder, top) if folder else _of_tables(name, _load(place, top))
+    source = _of_folder(name, folder, top) if folder else _of_tables(name, *_load(place, top))
     for label in source.label_names:
         if fault := label_fault(label):
             raise DataError(f"The label {label!r} of {name} has {fault}; rename it.")
@@ -135,11 +135,18 @@ def _of_folder(name: str, folder: LabelFolder, top: Path) -> Source:
 # Tables of pictures, as the Hub has them ------------------------------------------------------------------------
 
 
-def _load(name: str, top: Path) -> "DatasetDict":
+def _load(name: str, top: Path) -> tuple["DatasetDict", list[str]]:
+    """What `load_dataset` finds, with the splits of a folder's files by our rule, and what is to be told of these."""
     import datasets
 
+    told: list[str] = []
     try:  # a folder by its whole path, since "csv" and "pandas" alone mean something else to it
-        return datasets.load_dataset(str(top.resolve()) if top.is_dir() else name)
+        found = datasets.load_dataset(str(top.resolve()) if top.is_dir() else name)
+        files, unknown = _parquet_files(top)
+        if unknown or (files and {*files} != {split_of(split, any_word=True) for split in found}):
+            found = datasets.load_dataset("parquet", data_files=files)
+            told += [f"{file} means neither training, validation nor test by its name: left out." for file in unknown]
+        return found, told
     except Refusal:
         raise
     except Exception as error:  # load_dataset raises a dozen unrelated types
@@ -149,8 +156,29 @@ def _load(name: str, top: Path) -> "DatasetDict":
         ) from error
 
 
-def _of_tables(name: str, splits: "DatasetDict") -> Source:
-    told: list[str] = []
+def _parquet_files(top: Path) -> tuple[dict[str, list[str]], list[str]]:
+    """A folder's parquet files by the splits that their names or folders mean, and those that mean none beside them.
+
+    `load_dataset` knows fewer words: it puts trainset.parquet and testset.parquet together, and passes over
+    holdout.parquet beside train.parquet.
+    """
+    if not top.is_dir() or describes_pictures(top):
+        return {}, []
+    files: dict[str, list[str]] = {}
+    unknown = []
+    for path in sorted(top.resolve().rglob("*.parquet")):
+        parts = path.relative_to(top.resolve()).parts
+        if any(part.startswith(".") for part in parts):
+            continue
+        uses = (split_of(part, any_word=True) for part in (path.stem, *reversed(parts[:-1])))
+        if use := next(filter(None, uses), None):
+            files.setdefault(use, []).append(str(path))
+        else:
+            unknown.append(text_of("/".join(parts)))
+    return ({use: files[use] for use in WORDS if use in files}, unknown) if files else ({}, [])
+
+
+def _of_tables(name: str, splits: "DatasetDict", told: list[str]) -> Source:
     uses = _uses(list(splits), told)
     for split, table in splits.items():
         if split not in uses:

@@ -22,7 +22,7 @@ def unpacked(path: Path, folder: Path) -> Path:
         StorageError: it cannot be unpacked there.
     """
     if not zipfile.is_zipfile(path):
-        raise DataError(f"{path} is a file, but no zip; give the folder that the pictures lie in.")
+        raise DataError(f"{path} is a file, but no zip; unpack it, or give the folder that it lies in.")
     target = folder / sha256(path)[:32]
     if not target.is_dir():
         with alone(target):

@@ -22,10 +22,10 @@ def load(folder, tmp_path, **more):
     return load_photos(folder, 16, cache=tmp_path / "cache", progress=False, **more)
 
 
-def as_parquet(folder, columns, kinds=None):
+def as_parquet(folder, columns, name="train"):
     """A parquet file as other libraries write it, without what `datasets` notes in it."""
-    folder.mkdir()
-    pq.write_table(pa.table(columns, schema=pa.schema(kinds) if kinds else None), folder / "train.parquet")
+    folder.mkdir(exist_ok=True)
+    pq.write_table(pa.table(columns), folder / f"{name}.parquet")
     return folder
 
 
@@ -59,6 +59,24 @@ def test_the_names_of_its_own_splits_say_what_they_are_for(tmp_path, splits, use
     (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files:\n{lines}---\n")
     found = read_source(folder, tmp_path)
     assert {row.use for row in found.rows} == uses
+    assert bool(found.told) == bool(said) and said in " ".join(found.told)
+
+
+@pytest.mark.parametrize(
+    ("names", "uses", "said"),
+    [
+        (["trainset", "testset"], ["train"] * 2 + ["test"] * 2, ""),
+        (["train-0", "holdout-0"], ["train"] * 2 + ["test"] * 2, ""),
+        (["train", "extra"], ["train"] * 2, "extra.parquet means neither"),
+        (["a", "b"], ["train"] * 4, ""),
+    ],
+)
+def test_files_of_tables_are_split_by_the_same_rule(tmp_path, names, uses, said):
+    for k, name in enumerate(names):
+        cells = [{"bytes": picture, "path": None} for picture, _ in pictures(2, 10 * k)]
+        as_parquet(tmp_path / "set", {"image": cells, "label": ["a", "b"]}, name)
+    found = read_source(tmp_path / "set", tmp_path)
+    assert [row.use for row in found.rows] == uses
     assert bool(found.told) == bool(said) and said in " ".join(found.told)
 
 
@@ -157,7 +175,7 @@ def test_a_zip_of_label_folders_is_read_and_unpacked_once(tmp_path):
     [
         (lambda path: zipped(path, ["cat/1.png", "../../dog/2.png"]), "leads out of it"),
         (lambda path: zipped(path, ["cat/1.png", "/dog/2.png"]), "leads out of it"),
-        (lambda path: path.write_bytes(b"Rar!"), "no zip; give the folder"),
+        (lambda path: path.write_bytes(b"Rar!"), "no zip; unpack it, or give the folder"),
         (lambda path: path.write_bytes(cut()), "is damaged and cannot be unpacked"),
     ],
 )
