@@ -50,7 +50,8 @@ DECODERS = min(4, os.cpu_count() or 1)  # threads; the largest pictures take hal
 ROW_GROUP = 1024  # rows of a Parquet file that are compressed together
 # What a folder's pictures are told by; a file that is named itself is tried whatever it is called.
 SUFFIXES = {
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".bmp", ".avif", ".heic", ".heif",
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".bmp", ".avif", ".heic", ".heif", ".hif",
+    ".tif", ".tiff", ".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc",
 }  # fmt: skip
 
 
@@ -60,8 +61,6 @@ def _each(kind: str, endings: str) -> dict[str, str]:
 
 # Pictures that are not read, and what they are.
 OTHER_PICTURES = {
-    **_each("a TIFF picture", "tif tiff"),
-    **_each("a JPEG 2000 picture", "jp2 j2k jpf jpx jpc j2c"),
     **_each("a JPEG XL picture", "jxl"),
     **_each("a picture of an old or rare format", "jxr wdp hdp ico cur tga pcx pbm pgm ppm pnm pfm xbm xpm sgi dds"),
     **_each("a picture of high dynamic range", "exr hdr"),

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
+import pillow_heif
 from PIL import (
     AvifImagePlugin,
     BmpImagePlugin,
@@ -28,8 +29,10 @@ from PIL import (
     Image,
     ImageChops,
     ImageFile,
+    Jpeg2KImagePlugin,
     JpegImagePlugin,
     PngImagePlugin,
+    TiffImagePlugin,
     WebPImagePlugin,
 )
 
@@ -38,18 +41,30 @@ from hub.errors import ImageError, ImageTooLargeError, UnsupportedImageError
 MAX_PIXELS = 40_000_000
 # Phones make 50 megapixels, and only JPEG can be decoded at reduced scale.
 MAX_JPEG_PIXELS = 64_000_000
+# Phones make 48 megapixels of these, in tiles, so that there is not much beside the picture itself.
+MAX_HEIC_PIXELS = 64_000_000
 # JPEG's own longest side. Pillow keeps an address for each row: 40 million rows of one pixel are 320 MB of them.
 MAX_SIDE = 65_535
 # From here on pictures are decoded one at a time, whoever asks: up to 0.5 GB each. A phone's 12 megapixels are not.
 LARGE_PIXELS = 16_000_000
 # 40 megapixels of 16-bit RGBA are 320 MB even when nothing is compressed.
 MAX_BYTES = 400_000_000
+# It takes ten times as long as any other format: half a minute for so many pixels. At reduced scale there may be more.
+MAX_JP2_PIXELS = 16_000_000
+MAX_JP2_TILES = 4_096
+MAX_JP2_SEGMENTS = 100_000
+MAX_JP2_PACKETS = 1_000_000  # of a precinct in a layer; writers make thousands
 # Encoders write about ten scans; thousands of them in a small file keep a decoder busy for minutes.
 MAX_JPEG_SCANS = 50
 # Metadata comes in segments of 64 kB; millions of empty ones in a file keep Python busy for many seconds.
 MAX_JPEG_SEGMENTS = 10_000
 # Encoders write pixels in chunks of some kB; millions of empty ones keep Python and Pillow as busy.
 MAX_PNG_CHUNKS = 100_000
+# Likewise boxes, of which writers make some dozens.
+MAX_BOXES = 10_000
+# A strip for each row of each colour is the most that writers make; each costs some microseconds.
+MAX_TIFF_PIECES = 200_000
+MAX_TIFF_TAGS = 4_096
 # A JPEG is decoded at 1/2, 1/4 or 1/8 while its sides keep at least this many times the tensor's.  Mean
 # absolute difference (of 255) from the full decode, 12 megapixels to 224 px: photos 0.1 with 4, up to 0.4
 # with 3 and 1.7 with 2; saturated stripes and random blocks, the worst pictures found, 1.6, 1.9 and 6.3.
@@ -72,11 +87,7 @@ _TRANSPOSE = {
 _OTHER_PICTURES = (
     (b"%!PS", "a PostScript file"),
     (b"\xc5\xd0\xd3\xc6", "a PostScript file"),
-    (b"II*\0", "a TIFF picture"),
-    (b"MM\0*", "a TIFF picture"),
     (b"8BPS", "a Photoshop file"),
-    (b"\0\0\0\x0cjP  ", "a JPEG 2000 picture"),
-    (b"\xff\x4f\xff\x51", "a JPEG 2000 picture"),
     (b"\0\0\0\x0cJXL ", "a JPEG XL picture"),
     (b"\xff\x0a", "a JPEG XL picture"),
     (b"\0\0\1\0", "an icon"),
@@ -88,9 +99,20 @@ _OTHER_FILES = (
     (b"\x1f\x8b", "a compressed archive"),
     (b"\x1aE\xdf\xa3", "a video"),
 )
-_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
+_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 
-_FORMATS = {"JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "AVIF", "HEIF"}  # Pillow's names of what is read
+_FORMATS = {
+    "JPEG",
+    "MPO",
+    "PNG",
+    "GIF",
+    "WEBP",
+    "BMP",
+    "AVIF",
+    "HEIF",
+    "TIFF",
+    "JPEG2000",
+}  # Pillow's names of what is read
 
 # Two threads may hold the same lazily opened PIL picture: its file has one position.
 _lazy_file = threading.Lock()
@@ -194,6 +216,11 @@ def declared_pixels(data: bytes) -> int:
             width, height = _webp_size(data)
         elif data.startswith(b"BM"):
             width, height = struct.unpack_from("<ii", data, 18)
+        elif _format(data) == "TIFF":
+            tags = _Directory(data)
+            width, height = tags.number(256), tags.number(257)
+        elif _format(data) == "JPEG2000":
+            width, height = _Codestream(data, *_jp2_parts(data)[1]).size
         else:  # the largest of an AVIF's or HEIC's items
             sizes = (struct.unpack_from(">II", data, found.end()) for found in re.finditer(b"ispe\0\0\0\0", data))
             width, height = max(sizes, key=lambda size: size[0] * size[1])
@@ -403,8 +430,15 @@ def _from_bytes(data: bytes, size: int | None) -> tuple[Image.Image, int, tuple[
             return *_from_webp(data), None
         case "BMP":
             return _from_bmp(data), 1, None
-        case "AVIF" | "HEIF":
-            return *_from_isobmff(data), None
+        case "AVIF":
+            return *_from_avif(data), None
+        case "HEIF":
+            return _from_heic(data), 1, None
+        case "TIFF":
+            return *_from_tiff(data), None
+        case "JPEG2000":
+            image, box = _from_jp2(data, size)
+            return image, 1, box
     raise _unsupported(f"is {recognise(data)[1]}")
 
 
@@ -420,6 +454,10 @@ def _format(head: bytes) -> str | None:
         return "WEBP"
     if head.startswith(b"BM") and head[15:18] in (b"", b"\0\0\0"):  # the length of its second header is one byte
         return "BMP"
+    if head.startswith((b"II*\0", b"MM\0*", b"II+\0\x08\0\0\0", b"MM\0+\0\x08\0\0")) and head[8:10] != b"CR":
+        return "TIFF"
+    if head.startswith((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")):
+        return "JPEG2000"
     if head[4:8] == b"ftyp":
         length = int.from_bytes(head[:4], "big")
         brands = {head[8:12], *(head[at : at + 4] for at in range(16, min(length, 512), 4))}
@@ -452,7 +490,7 @@ def recognise(head: bytes) -> tuple[Literal["read", "picture", "other"], str]:
         return "other", "a web page, not a picture"
     if _is_text(head[:4096]):
         return "other", "text, not a picture"
-    return "other", "in no format that is read (JPEG, PNG, GIF, WebP, AVIF, BMP)"
+    return "other", "in no format that is read (JPEG, PNG, GIF, WebP, AVIF, HEIC, TIFF, JPEG 2000, BMP)"
 
 
 def _is_text(head: bytes) -> bool:
@@ -811,33 +849,518 @@ def _from_bmp(data: bytes) -> Image.Image:
 _EXIF_ITEM = re.compile(rb"(infe(?:\x02.{7}|\x03.{9}))Exif", re.DOTALL)
 
 
-def _from_isobmff(data: bytes) -> tuple[Image.Image, int]:
-    """Decode AVIF, and HEIC where its plug-in is registered with Pillow; returns picture and orientation."""
+def _from_avif(data: bytes) -> tuple[Image.Image, int]:
+    """Decode the first frame of an AVIF; returns it and its orientation."""
     _check_boxes(data)
-    if _format(data) == "AVIF":
-        # Turning is told by the container itself; a broken EXIF block must not get in its way.
-        image = AvifImagePlugin.AvifImageFile(io.BytesIO(_EXIF_ITEM.sub(rb"\1none", data)))
-    else:
-        if "HEIF" not in Image.OPEN:
-            raise _unsupported(
-                "is a HEIC picture, which needs the plug-in pillow-heif", "save it as JPEG and try again"
-            )
-        image = Image.OPEN["HEIF"][0](io.BytesIO(data), "")
+    # Turning is told by the container itself; a broken EXIF block must not get in its way.
+    image = AvifImagePlugin.AvifImageFile(io.BytesIO(_EXIF_ITEM.sub(rb"\1none", data)))
     return _loaded(image), _exif_orientation(image.info.get("exif"))
 
 
+def _from_heic(data: bytes) -> Image.Image:
+    """Decode the primary picture of a HEIC, upright by what the container says, whatever its EXIF block says."""
+    _check_boxes(data)
+    heic = pillow_heif.open_heif(_plain_heic(data))
+    _check_size(*heic.size, MAX_HEIC_PIXELS)
+    return heic.to_pillow()
+
+
 def _check_boxes(data: bytes) -> None:
-    """Refuse a file whose last box reaches beyond its end (ISO/IEC 14496-12, section 4.2)."""
-    position = 0
-    while position + 16 <= len(data):
-        (length,) = struct.unpack_from(">I", data, position)
-        if length == 0:  # up to the end of the file
+    """Refuse a file whose last box reaches beyond its end."""
+    for _ in _boxes(data, 0, len(data)):
+        pass
+
+
+def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield (kind, where its content starts, where it ends) of the boxes from start to end (ISO/IEC 14496-12, 4.2)."""
+    for _ in range(MAX_BOXES):
+        if start >= end:
             return
+        if start + 8 > end:
+            raise _cut_short()
+        (length,), kind, header = struct.unpack_from(">I", data, start), data[start + 4 : start + 8], 8
         if length == 1:
-            (length,) = struct.unpack_from(">Q", data, position + 8)
-        position += max(length, 8)
-    if position > len(data):
+            if start + 16 > end:
+                raise _cut_short()
+            (length,), header = struct.unpack_from(">Q", data, start + 8), 16
+        elif length == 0:  # up to the end
+            length = end - start
+        if length < header:
+            raise _damaged()
+        if start + length > end:
+            raise _cut_short()
+        yield kind, start + header, start + length
+        start += length
+    raise _Refusal(f"has more than {MAX_BOXES:,} boxes")
+
+
+def _plain_heic(data: bytes) -> bytes:
+    """Return a HEIC without its metadata, colour profiles and groups, which would be copied for each of its pictures.
+
+    Raises:
+        _Refusal: it would cost too much: a grid of a few bytes can name a large tile a thousand times, and a thousand
+            items the same bytes.  (ISO/IEC 14496-12, 8.11; ISO/IEC 23008-12, 6.6 and 9.3)
+    """
+    plain = bytearray(data)
+    sizes: list[tuple[int, int] | None] = []  # of each property
+    properties: dict[int, list[int]] = {}  # of each item, as places in `sizes`
+    parts: dict[int, list[int]] = {}  # items that are decoded to get an item
+    primary = None
+    try:
+        meta = next(((start, end) for kind, start, end in _boxes(data, 0, len(data)) if kind == b"meta"), None)
+        if meta is not None:
+            for kind, start, end in _boxes(data, meta[0] + 4, meta[1]):
+                if kind == b"pitm":
+                    primary = int.from_bytes(data[start + 4 : start + (8 if data[start] else 6)], "big")
+                elif kind == b"iloc":
+                    if _bytes_of_items(data, start) > 2 * len(data):
+                        raise _too_large("names the same bytes again and again")
+                elif kind == b"grpl":
+                    plain[start - 4 : start] = b"free"
+                elif kind == b"iref":
+                    _read_references(data, start, end, plain, parts)
+                elif kind == b"iprp":
+                    _read_properties(data, start, end, plain, sizes, properties)
+    except (struct.error, IndexError) as error:
+        raise _damaged() from error
+    if primary is None:
+        raise _unsupported("holds no single picture")
+    pixels: dict[int, int] = {}
+
+    def cost(item: int, depth: int) -> int:
+        """The pixels of all that is decoded for an item."""
+        if item not in pixels:
+            size = next((sizes[place] for place in properties.get(item, []) if sizes[place]), None)
+            if size is None or depth > 8:
+                raise _damaged()
+            _check_size(*size, MAX_HEIC_PIXELS)
+            pixels[item] = max(size[0] * size[1], sum(cost(part, depth + 1) for part in parts.get(item, [])))
+        return pixels[item]
+
+    if cost(primary, 0) > 2 * MAX_HEIC_PIXELS:  # its pixels, and as many of transparency or beyond its edges
+        raise _too_large(f"is put together from more than {2 * MAX_HEIC_PIXELS // 10**6} megapixels")
+    return bytes(plain)
+
+
+def _few(count: int) -> int:
+    """Return a number of items; refuses one that would keep Python busy."""
+    if count > MAX_BOXES:
+        raise _damaged()
+    return count
+
+
+def _bytes_of_items(data: bytes, start: int) -> int:
+    """Return how many bytes the items of an iloc box have, all together."""
+    version, sizes = data[start], int.from_bytes(data[start + 4 : start + 6], "big")
+    offset, length, base, index = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15, sizes & 15 if version else 0
+    wide = 4 if version == 2 else 2
+    items, position, total = int.from_bytes(data[start + 6 : start + 6 + wide], "big"), start + 6 + wide, 0
+    pieces = 0
+    for _ in range(_few(items)):
+        position += wide + (2 if version else 0) + 2 + base
+        (extents,) = struct.unpack_from(">H", data, position)
+        position += 2
+        pieces = _few(pieces + extents)
+        for _ in range(extents):
+            position += index + offset
+            total += int.from_bytes(data[position : position + length], "big") or (0 if length else len(data))
+            position += length
+    return total
+
+
+def _read_references(data: bytes, start: int, end: int, plain: bytearray, parts: dict[int, list[int]]) -> None:
+    """Note which items an item is made of, and cut the tie between metadata and pictures."""
+    wide = 4 if data[start] else 2
+    for kind, at, stop in _boxes(data, start + 4, end):
+        _few((stop - at) // wide)
+        numbers = [int.from_bytes(data[place : place + wide], "big") for place in range(at + wide + 2, stop, wide)]
+        item = int.from_bytes(data[at : at + wide], "big")
+        if kind == b"cdsc":
+            plain[at - 4 : at] = b"none"
+        elif kind == b"dimg":
+            parts.setdefault(item, []).extend(numbers)
+        elif kind == b"auxl":  # transparency
+            for master in numbers:
+                parts.setdefault(master, []).append(item)
+
+
+def _read_properties(
+    data: bytes,
+    start: int,
+    end: int,
+    plain: bytearray,
+    sizes: list[tuple[int, int] | None],
+    properties: dict[int, list[int]],
+) -> None:
+    """Note the size among each item's properties, and blank out colour profiles."""
+    for part, at, stop in _boxes(data, start, end):
+        if part == b"ipco":
+            for kind, inside, _ in _boxes(data, at, stop):
+                sizes.append(struct.unpack_from(">II", data, inside + 4) if kind == b"ispe" else None)
+                if kind == b"colr" and data[inside : inside + 4] != b"nclx":
+                    plain[inside - 4 : inside] = b"free"
+        elif part == b"ipma":
+            wide, long = 4 if data[at] else 2, data[at + 3] & 1
+            (items,), position = struct.unpack_from(">I", data, at + 4), at + 8
+            for _ in range(_few(items)):
+                item, count = int.from_bytes(data[position : position + wide], "big"), data[position + wide]
+                position += wide + 1
+                for _ in range(count):
+                    place = struct.unpack_from(">H", data, position)[0] & 0x7FFF if long else data[position] & 0x7F
+                    position += 2 if long else 1
+                    if 0 < place <= len(sizes):
+                        properties.setdefault(item, []).append(place - 1)
+
+
+# ---------------------------------------------------------------- TIFF (TIFF 6.0)
+
+# The tags that say where the pixels are and what they mean; the rest is not handed on.
+_TIFF_TAGS = {
+    256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325, 338, 339, 347, 529,
+    530, 531, 532,
+}  # fmt: skip
+_TIFF_ONCE = {256, 257, 259, 262, 266, 277, 292, 293, 317, 531}  # a second value makes Pillow warn
+_TIFF_SIZES = {1: 1, 3: 2, 4: 4, 5: 8, 7: 1, 13: 4, 16: 8}  # bytes of a value of each type
+_TIFF_NUMBERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}
+_TIFF_COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32773, 32946, 50000}  # none, CCITT, LZW, JPEG, Deflate, PackBits, Zstandard
+
+
+class _Directory:
+    """The first directory of a TIFF or BigTIFF: a picture's tags."""
+
+    def __init__(self, data: bytes):
+        self.data, self.order = data, "<" if data[0] == 0x49 else ">"
+        self._found: dict[int, tuple[int, int, int]] = {}  # tag: type, count, where its values are
+        big = data[2:4] in (b"+\0", b"\0+")
+        number, entry, inside = ("Q", "HHQ", 8) if big else ("I", "HHI", 4)
+        try:
+            (start,) = struct.unpack_from(self.order + number, data, 8 if big else 4)
+            (count,) = struct.unpack_from(self.order + ("Q" if big else "H"), data, start)
+            if count > MAX_TIFF_TAGS:
+                raise _damaged()
+            start, length = start + (8 if big else 2), 4 + 2 * inside
+            struct.unpack_from(self.order + number, data, start + count * length)  # where the next one is
+            for at in range(start, start + count * length, length):
+                tag, kind, many = struct.unpack_from(self.order + entry, data, at)
+                place = at + 4 + inside
+                if _TIFF_SIZES.get(kind, 1) * many > inside:
+                    (place,) = struct.unpack_from(self.order + number, data, place)
+                self._found.setdefault(tag, (kind, many, place))
+        except (struct.error, OverflowError) as error:
+            raise _cut_short() from error
+
+    def __contains__(self, tag: int) -> bool:
+        return tag in self._found
+
+    def raw(self, tag: int, most: int) -> tuple[int, int, bytes]:
+        """Return the type, the count and the bytes of a tag with at most so many values."""
+        kind, count, place = self._found[tag]
+        if kind not in _TIFF_SIZES or count > most:
+            raise _damaged()
+        content = self.data[place : place + count * _TIFF_SIZES[kind]]
+        if len(content) < count * _TIFF_SIZES[kind]:
+            raise _cut_short()
+        return kind, count, content
+
+    def numbers(self, tag: int, default: tuple[int, ...] = (), most: int = 16) -> tuple[int, ...]:
+        """Return the whole numbers of a tag."""
+        if tag not in self._found:
+            return default
+        kind, count, content = self.raw(tag, most)
+        if kind not in _TIFF_NUMBERS or not count:
+            raise _damaged()
+        return struct.unpack(f"{self.order}{count}{_TIFF_NUMBERS[kind]}", content)
+
+    def number(self, tag: int, default: int = 0) -> int:
+        """Return the first of a tag's whole numbers."""
+        return self.numbers(tag, (default,))[0]
+
+
+def _from_tiff(data: bytes) -> tuple[Image.Image, int]:
+    """Decode the first page of a TIFF or BigTIFF; returns it and its orientation.
+
+    Pillow and libtiff see a directory that is made anew from what was checked.
+    """
+    tags = _Directory(data)
+    if not (256 in tags and 257 in tags):
+        raise _damaged()
+    width, height = tags.number(256), tags.number(257)
+    photometric, compression = tags.number(262), tags.number(259, 1)
+    if 50706 in tags or (330 in tags and tags.number(254) & 1) or photometric in (32803, 34892):
+        raise _unsupported("is a camera's raw picture, which is not read")
+    _check_size(width, height)
+    if compression not in _TIFF_COMPRESSIONS:
+        raise _unsupported(f"is a TIFF of a compression that is not read (number {compression})")
+    bits, samples = tags.numbers(258, (1,)), tags.number(277, 1)
+    if not (1 <= samples <= 8 and min(bits) >= 1 and max(bits) <= 64):
+        raise _unsupported("is a TIFF of a kind that is not read")
+    planes = samples if tags.number(284, 1) == 2 else 1
+    # What Pillow itself reads wrongly: planes of more than a byte, and colours that are stored at half the size.
+    by_libtiff = compression != 1 or planes > 1 or photometric == 6
+    changed = _tiff_pieces(tags, width, height, planes, by_libtiff)
+    changed |= {tag: (tags.number(tag),) for tag in _TIFF_ONCE if tag in tags}
+    changed[284] = (2 if planes > 1 else 1,)
+    inverted = photometric == 0 and bits[0] > 8  # Pillow forgets to
+    if inverted:
+        changed[262] = (1,)
+    if photometric == 3 and max(colours := tags.numbers(320, (256,), most=3 << 16)) < 256:  # bytes, against the rule
+        changed[320] = tuple(257 * value for value in colours)
+    directory, head = _tiff_directory(tags, changed, len(data) + len(data) % 2)
+    plain = b"".join([head, data[8:], b"\0" * (len(data) % 2), directory])
+    try:
+        image = TiffImagePlugin.TiffImageFile(io.BytesIO(plain))
+    except SyntaxError as error:
+        raise _unsupported("is a TIFF of a kind that is not read") from error
+    _check_size(*image.size)
+    if by_libtiff and compression == 1:
+        rawmode = "RGBX" if photometric == 6 else image.mode + (";16N" if bits[0] == 16 else "")
+        image.tile = [("libtiff", (0, 0, width, height), 0, (rawmode, "raw", False, image.tag_v2.offset))]
+        image.use_load_libtiff = True
+    image.im = Image.core.new(image.mode, image.size)  # before Pillow asks its own limit
+    image.load()
+    orientation = tags.number(274, 1)
+    return _plain_tiff(image, bits[0], inverted), orientation if 1 <= orientation <= 8 else 1
+
+
+def _tiff_pieces(
+    tags: _Directory, width: int, height: int, planes: int, by_libtiff: bool
+) -> dict[int, tuple[int, ...]]:
+    """Return the tags of strips or tiles, as many as the picture needs; refuses those that lie outside the file, that
+    are cut short or that unpack to much more than the picture."""
+    tiled = 324 in tags
+    across, down = (tags.number(322), tags.number(323)) if tiled else (width, min(tags.number(278, height), height))
+    if across < 1 or down < 1:
+        raise _damaged()
+    columns, rows = -(-width // across), -(-height // down)
+    if tiled and columns * across * rows * down > 2 * MAX_PIXELS:
+        raise _too_large("has tiles that are much larger than the picture")
+    pieces = columns * rows * planes
+    if pieces > MAX_TIFF_PIECES:
+        raise _Refusal(f"is a TIFF of more than {MAX_TIFF_PIECES:,} strips or tiles")
+    offset_tag, length_tag = (324, 325) if tiled else (273, 279)
+    offsets = tags.numbers(offset_tag, most=MAX_TIFF_PIECES)[:pieces]
+    if not by_libtiff:  # what is said of their lengths does not matter
+        row = -(-across * tags.number(258, 1) * tags.number(277, 1) // 8)
+        needed = [row * (down if tiled else min(down, height - down * (piece % rows))) for piece in range(pieces)]
+    else:
+        needed = list(tags.numbers(length_tag, most=MAX_TIFF_PIECES)[:pieces])
+    if len(offsets) < pieces or len(needed) < pieces:
+        raise _damaged()
+    if any(offset + length > len(tags.data) for offset, length in zip(offsets, needed, strict=True)):
         raise _cut_short()
+    if sum(needed) > MAX_BYTES:
+        raise _too_big()
+    if tags.number(259) == 7:
+        for offset, length in zip(offsets, needed, strict=True):
+            _check_jpeg_piece(tags.data[offset : offset + length])
+    shape = {322: (across,), 323: (down,)} if tiled else {278: (down,)}
+    return {offset_tag: offsets, length_tag: tuple(needed), **shape}
+
+
+def _check_jpeg_piece(data: bytes) -> None:
+    """Refuse a strip or tile that is a JPEG cut short or of too many scans."""
+    for marker, start, _ in _jpeg_segments(data):
+        if marker == 0xDA:
+            _end_of_scans(data, start)
+            return
+
+
+def _tiff_directory(tags: _Directory, changed: dict[int, tuple[int, ...]], start: int) -> tuple[bytes, bytes]:
+    """Return a directory that begins at `start` with the needed tags, and the header that points to it."""
+    order, entries = tags.order, []
+    for tag in sorted(_TIFF_TAGS):
+        if tag in changed:
+            values = changed[tag]
+            kind, count, content = 4, len(values), struct.pack(f"{order}{len(values)}I", *values)
+            if max(values) < 1 << 16:  # a colour map has to be of these
+                kind, content = 3, struct.pack(f"{order}{len(values)}H", *values)
+        elif tag in tags and not {273, 279, 324, 325, 278, 322, 323} & {tag}:
+            kind, count, content = tags.raw(tag, 1 << 18)
+            if kind == 16:
+                values = tags.numbers(tag)
+                kind, content = 4, struct.pack(f"{order}{count}I", *values)
+        else:
+            continue
+        entries.append((tag, kind, count, content))
+    place = start + 2 + 12 * len(entries) + 4
+    body, behind = [struct.pack(order + "H", len(entries))], []
+    for tag, kind, count, content in entries:
+        body.append(struct.pack(order + "HHI", tag, kind, count))
+        if len(content) <= 4:
+            body.append(content.ljust(4, b"\0"))
+        else:
+            body.append(struct.pack(order + "I", place))
+            behind.append(content + b"\0" * (len(content) % 2))
+            place += len(behind[-1])
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", start)
+    return b"".join([*body, bytes(4), *behind]), head
+
+
+def _plain_tiff(image: Image.Image, bits: int, inverted: bool) -> Image.Image:
+    """Return a decoded TIFF with the greys of 12 and 16 bits spread over the same range, none of them inverted."""
+    if image.mode.startswith("I;16") and (bits == 12 or inverted):
+        values = np.asarray(image).astype(np.uint16) << (16 - bits)
+        return Image.fromarray(65535 - values if inverted else values)
+    if inverted:
+        raise _unsupported("is a TIFF of a kind that is not read")
+    return image
+
+
+# ---------------------------------------------------------------- JPEG 2000 (ITU-T T.800)
+
+_JP2_START = b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0\0\0\x14ftypjp2 \0\0\0\0jp2 "
+_JP2_HEADER = {b"ihdr", b"bpcc", b"colr", b"pclr", b"cmap", b"cdef"}  # what says how colours are stored
+
+
+def _from_jp2(data: bytes, size: int | None) -> tuple[Image.Image, tuple[float, ...] | None]:
+    """Decode a JPEG 2000 at the smallest scale that suits `size`; returns it and its box."""
+    header, stream = _jp2_parts(data)
+    code = _Codestream(data, *stream)
+    width, height = code.size
+    if header is not None:
+        kinds = {kind: data[start:end] for kind, start, end in _boxes(data, *header) if kind in _JP2_HEADER}
+        if kinds.get(b"ihdr", b"")[:10] != struct.pack(">IIH", height, width, code.components):
+            raise _damaged()
+        if kinds.get(b"colr", b"\1")[:1] != b"\1":  # a colour profile
+            del kinds[b"colr"]
+        body = b"".join(struct.pack(">I4s", 8 + len(kinds[kind]), kind) + kinds[kind] for kind in _ordered(kinds))
+        plain = _JP2_START + struct.pack(">I4s", 8 + len(body), b"jp2h") + body
+        plain += struct.pack(">I4s", 8 + stream[1] - stream[0], b"jp2c")
+    else:
+        plain = b""
+    image = Jpeg2KImagePlugin.Jpeg2KImageFile(io.BytesIO(plain + data[slice(*stream)]))
+    halvings = 0
+    if size and not code.shifted:
+        while halvings < code.levels and min(width, height) >> (halvings + 1) >= DRAFT_MARGIN * size:
+            halvings += 1
+    _check_size(-(-width >> halvings), -(-height >> halvings), MAX_JP2_PIXELS)
+    if not halvings:
+        image.load()
+        return image, None
+    codec, _, offset, (kind, _, *rest) = image.tile[0]
+    # By hand, since Pillow rounds the size where the standard takes the next whole number.
+    image._size = (-(-width >> halvings), -(-height >> halvings))
+    image.tile = [(codec, (0, 0, *image.size), offset, (kind, halvings, *rest))]
+    image.load()
+    image.info = {"reduced": True}
+    # The pixels that are kept stand at the left and top of those that they are for, not in their middle.
+    start = 0.5 - 0.5 / 2**halvings
+    return image, (
+        start,
+        start,
+        min(image.width, width / 2**halvings + start),
+        min(image.height, height / 2**halvings + start),
+    )
+
+
+def _ordered(kinds: dict[bytes, bytes]) -> list[bytes]:
+    return sorted(kinds, key=[b"ihdr", b"bpcc", b"colr", b"pclr", b"cmap", b"cdef"].index)
+
+
+def _jp2_parts(data: bytes) -> tuple[tuple[int, int] | None, tuple[int, int]]:
+    """Return where the header's boxes are, if there are any, and where the codestream is."""
+    if data.startswith(b"\xff\x4f"):
+        return None, (0, len(data))
+    header = None
+    for kind, start, end in _boxes(data, 0, len(data)):
+        if kind == b"jp2h" and header is None:
+            header = (start, end)
+        elif kind == b"jp2c":
+            if header is None:
+                raise _damaged()
+            return header, (start, end)
+    raise _cut_short()
+
+
+class _Codestream:
+    """What a codestream says of itself, checked to its end without decoding anything.
+
+    size        width and height
+    levels      how often it can be halved
+    shifted     whether the picture does not start where the grid does
+    """
+
+    def __init__(self, data: bytes, start: int, end: int):
+        self._data, self._end, self._segments = data, end, 0
+        self.levels, self._layers = 32, 1
+        try:
+            self._read(start)
+        except (struct.error, IndexError) as error:
+            raise _cut_short() from error
+
+    def _read(self, position: int) -> None:
+        if self._data[position + 2 : position + 4] != b"\xff\x51":
+            raise _damaged()
+        self._read_size(position + 6)
+        position = self._read_header(position + 2, 0x90)
+        tiles = set()
+        while self._data[position : position + 2] == b"\xff\x90":
+            tile, length = struct.unpack_from(">HI", self._data, position + 4)
+            tiles.add(tile)
+            stop = position + length if length else self._end - 2
+            if stop > self._end:
+                raise _cut_short()
+            if self._read_header(position + 12, 0x93) > stop:
+                raise _damaged()
+            position = stop
+        if self._data[position : min(position + 2, self._end)] != b"\xff\xd9" or len(tiles) < self._tiles:
+            raise _cut_short()
+
+    def _read_size(self, at: int) -> None:
+        _, right, bottom, left, top, *tile, self.components = struct.unpack_from(">HIIIIIIIIH", self._data, at)
+        width, height, first, second = tile
+        if right <= left or bottom <= top:
+            raise _damaged()
+        self.size, self.shifted = (right - left, bottom - top), (left, top, first, second) != (0, 0, 0, 0)
+        _check_size(*self.size)
+        if self.components > 4:
+            raise _unsupported(f"is a JPEG 2000 of {self.components} components")
+        for depth, across, down in struct.iter_unpack("BBB", self._data[at + 36 : at + 36 + 3 * self.components]):
+            if depth & 127 > 15 or not (1 <= across <= 4 and 1 <= down <= 4):
+                raise _unsupported("is a JPEG 2000 of a kind that is not read")
+        if not (width > 0 and height > 0 and first <= left < first + width and second <= top < second + height):
+            raise _damaged()
+        self._tiles = -(-(right - first) // width) * -(-(bottom - second) // height)
+        self._tile = min(width, self.size[0]), min(height, self.size[1])
+        if self._tiles > MAX_JP2_TILES:
+            raise _Refusal(f"is a JPEG 2000 of more than {MAX_JP2_TILES:,} tiles")
+
+    def _read_header(self, position: int, last: int) -> int:
+        """Check the segments up to the marker `last`; returns where that stands."""
+        while True:
+            self._segments += 1
+            if self._segments > MAX_JP2_SEGMENTS:
+                raise _Refusal(f"is a JPEG 2000 of more than {MAX_JP2_SEGMENTS:,} segments")
+            mark, marker = self._data[position], self._data[position + 1]
+            if mark != 0xFF or position > self._end:
+                raise _damaged()
+            if marker == last:
+                return position
+            (length,) = struct.unpack_from(">H", self._data, position + 2)
+            if length < 2:
+                raise _damaged()
+            content = self._data[position + 4 : position + 2 + length]
+            if marker == 0x52:  # COD
+                (self._layers,) = struct.unpack_from(">H", content, 2)
+                self._check_coding(content[0], content[5:])
+            elif marker == 0x53:  # COC
+                self._check_coding(content[1], content[2:])
+            position += 2 + length
+
+    def _check_coding(self, style: int, content: bytes) -> None:
+        """Refuse a way of coding that costs much more than there are pixels: tiny blocks, millions of packets."""
+        levels, wide, high = content[0], content[1] & 15, content[2] & 15
+        if levels > 32:
+            raise _damaged()
+        self.levels = min(self.levels, levels)
+        packets = 0
+        for level in range(levels + 1):
+            precinct = content[5 + level] if style & 1 else 0xFF
+            across, down = (-(-side >> (levels - level)) for side in self._tile)
+            packets += ((across >> (precinct & 15)) + 2) * ((down >> (precinct >> 4)) + 2)
+        packets *= self._tiles * self.components * self._layers
+        if wide + high + 4 < 8 or packets > MAX_JP2_PACKETS:
+            raise _Refusal("is a JPEG 2000 in too many small pieces")
 
 
 # ---------------------------------------------------------------- RGB, upright

@@ -7,6 +7,7 @@ import struct
 import zlib
 
 import numpy as np
+import pillow_heif
 from PIL import Image
 
 
@@ -48,7 +49,10 @@ def detailed(width: int, height: int) -> Image.Image:
 def encode(image: Image.Image, kind: str, **options) -> bytes:
     """The bytes of a file."""
     stream = io.BytesIO()
-    image.save(stream, kind, **options)
+    if kind == "HEIF":  # without making it known to Pillow
+        pillow_heif.from_pillow(image).save(stream, **options)
+    else:
+        image.save(stream, kind, **options)
     return stream.getvalue()
 
 

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image, ImageCms, ImageFile, ImageOps
 
@@ -22,6 +23,7 @@ from hub import images
 from hub.errors import ImageError, ImageTooLargeError, UnsupportedImageError
 from hub.images import (
     LARGE_PIXELS,
+    MAX_BOXES,
     MAX_BYTES,
     MAX_JPEG_PIXELS,
     MAX_JPEG_SCANS,
@@ -84,6 +86,19 @@ def refusal(source, **options) -> str:
         ("WEBP", {"lossless": True}, 0),
         ("AVIF", {"quality": 95}, 6),
         ("BMP", {}, 0),
+        ("HEIF", {"quality": 95}, 6),
+        ("HEIF", {"quality": 95, "tile_size": 64}, 6),
+        ("TIFF", {}, 0),
+        ("TIFF", {"big_tiff": True}, 0),
+        ("TIFF", {"compression": "tiff_lzw"}, 0),
+        ("TIFF", {"compression": "tiff_adobe_deflate"}, 0),
+        ("TIFF", {"compression": "packbits"}, 0),
+        ("TIFF", {"compression": "zstd"}, 0),
+        ("TIFF", {"compression": "jpeg", "quality": 95}, 6),
+        ("JPEG2000", {}, 0),
+        ("JPEG2000", {"no_jp2": True}, 0),
+        ("JPEG2000", {"tile_size": (64, 64)}, 0),
+        ("JPEG2000", {"irreversible": True, "quality_layers": [5]}, 6),
     ],
 )
 def test_colour_files(kind, options, tolerance):
@@ -100,7 +115,7 @@ def test_interlaced_png():
     assert np.asarray(open_image(file)).tolist() == [[[1, 2, 3], [4, 5, 6]]]
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "HEIF", "TIFF", "JPEG2000"])
 def test_grey_files(kind):
     grey = SCENE.convert("L")
     image = open_image(encode(grey, kind))
@@ -120,7 +135,7 @@ def test_cmyk_jpeg(adobe, progressive):
     assert np.abs(np.asarray(open_image(file)) - expected).max() < 5
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "PNG", "AVIF"])
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "PNG", "AVIF", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(kind, orientation):
     upright = quarters()
@@ -343,6 +358,237 @@ def test_gif_frame_smaller_than_its_canvas(transparent):
     assert np.asarray(open_image(_gif((6, 4), (2, 1, 5, 3), transparent=0))).min() == 255
 
 
+# ---------------------------------------------------------------- HEIC
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_heic_is_turned_once(orientation):
+    """The container says how it is turned; whatever its EXIF block says as well is not obeyed again."""
+    stored = ORIENTED[orientation](quarters())
+    file = encode(stored, "HEIF", exif=exif(orientation).tobytes(), quality=95)
+    assert open_image(file).size == quarters().size
+    assert difference(open_image(file), quarters()) < 6
+    block = exif(1).tobytes()
+    at = encode(SCENE, "HEIF", exif=block).index(block)
+    turned = bytearray(encode(SCENE, "HEIF", exif=block))
+    turned[at : at + len(block)] = exif(6).tobytes()  # put there by a careless program
+    assert difference(open_image(bytes(turned)), SCENE) < 6
+
+
+def test_heic_takes_the_primary_picture_alpha_on_white_and_ten_bits():
+    file = io.BytesIO()
+    two = pillow_heif.from_pillow(FRAMES[0])
+    two.add_from_pillow(FRAMES[1])
+    two.save(file, primary_index=1, quality=95)
+    assert difference(open_image(file.getvalue()), FRAMES[1]) < 3
+    clear = SCENE.convert("RGBA")
+    clear.putalpha(0)
+    assert np.asarray(open_image(encode(clear, "HEIF", quality=95))).min() > 250
+    deep = np.repeat(PIXELS[..., :1].astype(np.uint16), 3, -1) * 257
+    pillow_heif.encode("RGB;16", SCENE.size, deep.tobytes(), ten := io.BytesIO(), quality=95)
+    assert difference(open_image(ten.getvalue()), np.repeat(PIXELS[..., :1], 3, -1)) < 6
+
+
+def test_heic_that_costs_more_than_it_shows_is_refused():
+    small = bytearray(FILES["heic"])
+    at = small.index(b"ispe") + 8
+    for size, words in (((60, 40), "damaged"), ((240, 160), "damaged"), ((8001, 8000), "64 megapixels")):
+        small[at : at + 8] = struct.pack(">II", *size)
+        assert words in refusal(bytes(small))
+    grid = bytearray(FILES["heic grid"])  # four tiles, each of which claims to be 40 megapixels
+    for match in re.finditer(b"ispe\0\0\0\0" + struct.pack(">II", 64, 64), grid):
+        grid[match.start() + 8 : match.end()] = struct.pack(">II", 8000, 5000)
+    assert "put together from more than 128 megapixels" in refusal(bytes(grid))
+    items = bytearray(FILES["heic"])
+    at = items.index(b"iloc") + 8
+    items[at : at + 4] = b"\0\0\xff\xff"  # 65,535 items that take no room themselves
+    assert refusal(bytes(items))
+
+
+# ---------------------------------------------------------------- TIFF
+
+
+def tiff(order: str, *entries: tuple[int, int, list[int]], data: bytes = b"") -> bytes:
+    """A TIFF whose data begin at byte 8, with entries (tag, type 3 or 4, values)."""
+    start, body, behind = 8 + len(data), struct.pack(order + "H", len(entries)), b""
+    for tag, kind, values in entries:
+        content = struct.pack(f"{order}{len(values)}{'H' if kind == 3 else 'I'}", *values)
+        place = start + 2 + 12 * len(entries) + 4 + len(behind)
+        body += struct.pack(order + "HHI", tag, kind, len(values))
+        body += content.ljust(4, b"\0") if len(content) <= 4 else struct.pack(order + "I", place)
+        behind += content if len(content) > 4 else b""
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", start)
+    return head + data + body + bytes(4) + behind
+
+
+def plain_tiff(samples: np.ndarray, photometric: int, *, order: str = "<", planes: bool = False, **more) -> bytes:
+    """An uncompressed TIFF from samples of shape (h, w, channels), uint8 or uint16."""
+    height, width, channels = samples.shape
+    stored = (samples.transpose(2, 0, 1) if planes else samples).astype(samples.dtype.newbyteorder(order)).tobytes()
+    count = channels if planes else 1
+    part = len(stored) // count
+    return tiff(
+        order,
+        (256, 3, [width]),
+        (257, 3, [height]),
+        (258, 3, [8 * samples.dtype.itemsize] * channels),
+        (259, 3, [1]),
+        (262, 3, [photometric]),
+        (273, 4, [8 + part * plane for plane in range(count)]),
+        (277, 3, [channels]),
+        (278, 3, [height]),
+        (279, 4, [part] * count),
+        (284, 3, [2 if planes else 1]),
+        *[(int(tag[1:]), 3, values) for tag, values in more.items()],
+        data=stored,
+    )
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("planes", [False, True])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_tiff_of_every_depth_order_and_layout(order, planes, dtype):
+    """Pillow by itself takes planes of 16 bits for bytes."""
+    wide = PIXELS.astype(dtype) * (257 if dtype == np.uint16 else 1)
+    assert np.array_equal(np.asarray(open_image(plain_tiff(wide, 2, order=order, planes=planes))), PIXELS)
+    grey = np.asarray(open_image(plain_tiff(wide[..., :1], 1, order=order, planes=planes)))
+    assert np.array_equal(grey[..., 0], PIXELS[..., 0])
+    white_is_zero = np.asarray(open_image(plain_tiff(wide[..., :1], 0, order=order)))
+    assert np.array_equal(white_is_zero[..., 0], 255 - PIXELS[..., 0])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "PA", "RGBA", "CMYK", "YCbCr", "LAB"])
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_tiff_modes(mode, compression):
+    """Uncompressed YCbCr is another thing that Pillow by itself reads wrongly."""
+    image = SCENE.convert(mode) if mode != "LAB" else _lab()
+    file = encode(image, "TIFF", compression=compression)
+    assert difference(open_image(file), open_image(image)) < 1
+
+
+def _lab() -> Image.Image:
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    return ImageCms.profileToProfile(SCENE, srgb, lab, outputMode="LAB")
+
+
+def test_tiff_first_page_palette_of_bytes_and_alpha_that_is_multiplied_already():
+    file = encode(FRAMES[0], "TIFF", save_all=True, append_images=FRAMES[1:])
+    assert open_image(file) == FRAMES[0]
+    colours = [value for band in ((200, 0), (0, 100), (0, 50)) for value in (*band, *[0] * 254)]
+    indices = np.array([[[0], [1]]], np.uint8)
+    assert np.asarray(open_image(plain_tiff(indices, 3, t320=colours))).tolist() == [[[200, 0, 0], [0, 100, 50]]]
+    half = np.array([[[60, 60, 60, 128]]], np.uint8)
+    assert np.abs(np.asarray(open_image(plain_tiff(half, 2, t338=[1]))).astype(int) - 187).max() <= 1
+
+
+def test_camera_raw_that_looks_like_tiff_is_refused_by_name():
+    thumbnail = np.zeros((8, 8, 3), np.uint8)
+    for tags in ({"t50706": [1]}, {"t254": [1], "t330": [8]}):
+        assert "camera's raw" in refusal(plain_tiff(thumbnail, 2, **tags))
+    assert "no format" in refusal(b"II*\0\x10\0\0\0CR\2\0" + bytes(100))
+
+
+def _tiff_of(*, size=(8, 8), compression=8, data=None, **tags) -> bytes:
+    data = zlib.compress(bytes(64)) if data is None else data
+    entries = {256: [size[0]], 257: [size[1]], 258: [8], 259: [compression], 262: [1], 277: [1]}
+    entries |= {273: [8], 278: [size[1]], 279: [len(data)]} | {int(tag[1:]): values for tag, values in tags.items()}
+    return tiff("<", *[(tag, 4, values) for tag, values in sorted(entries.items()) if values], data=data)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"size": (6400, 6400)}, "40 megapixels"),
+        ({"size": (1, 70_000)}, "along one side"),
+        ({"size": (0, 8)}, "pixels"),
+        ({"t256": None}, "damaged"),
+        ({"t279": [10**6]}, "cut short"),
+        ({"t273": [10**6]}, "cut short"),
+        ({"t278": [1]}, "damaged"),  # eight strips, of which one is there
+        ({"t278": [0]}, "damaged"),
+        ({"t322": [10**5], "t323": [10**5], "t324": [8], "t325": [10], "t273": None}, "tiles that are much larger"),
+        ({"t322": [0], "t323": [16], "t324": [8], "t325": [10], "t273": None}, "damaged"),
+        ({"size": (8000, 5000), "t322": [4], "t323": [4], "t324": [8], "t325": [9], "t273": None}, "strips or tiles"),
+        ({"t277": [10**6]}, "kind that is not read"),
+        ({"t258": [0]}, "kind that is not read"),
+        ({"t259": [34925]}, "compression"),
+        ({"t259": [7]}, "cut short"),  # no JPEG
+        ({"t262": [9]}, "kind that is not read"),
+        ({"data": zlib.compress(bytes(32))}, "damaged"),  # half of the strip
+    ],
+)
+def test_refused_tiffs(options, words):
+    assert words in refusal(_tiff_of(**options))
+
+
+def test_a_tiff_unpacks_no_more_than_its_pixels():
+    """A strip of 100 MB for 64 pixels costs nothing; 40,000 strips that name the same 20 kB are too much."""
+    assert open_image(_tiff_of(data=zlib.compress(bytes(10**8), 9))).size == (8, 8)
+    data, rows = bytes(20_000), 40_000
+    file = _tiff_of(size=(8, rows), data=data, t278=[1], t273=[8] * rows, t279=[len(data)] * rows)
+    assert "larger than 400 MB" in refusal(file)
+    assert "damaged" in refusal(b"II+\0\x08\0\0\0\x10" + bytes(7) + b"\xff" * 8 + bytes(4000))  # 2⁶⁴ tags
+
+
+def test_a_jpeg_in_a_tiff_of_another_size_is_refused():
+    data = encode(scene(64, 64), "JPEG")
+    file = _tiff_of(compression=7, data=data, t258=[8, 8, 8], t262=[6], t277=[3])
+    assert "damaged" in refusal(file)
+    assert "cut short" in refusal(_tiff_of(compression=7, data=data[:-40], t258=[8, 8, 8], t262=[6], t277=[3]))
+
+
+# ---------------------------------------------------------------- JPEG 2000
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "CMYK"])
+def test_jpeg_2000_modes(mode):
+    image = SCENE.convert(mode)
+    assert difference(open_image(encode(image, "JPEG2000")), open_image(image)) < 1
+
+
+def test_jpeg_2000_of_16_bits():
+    deep = Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 257)
+    assert np.array_equal(np.asarray(open_image(encode(deep, "JPEG2000")))[..., 0], PIXELS[..., 0])
+
+
+def test_jpeg_2000_at_reduced_scale():
+    """1001 x 795 at 1/4: both sides are rounded up, where Pillow would round down and fail."""
+    file = encode(scene(1001, 795), "JPEG2000")
+    assert open_image(file, size=32).size == (251, 199)
+    assert difference(to_tensor(file, 32), to_tensor(open_image(file), 32)) < 0.5
+    assert to_tensor_and_picture(file, 32, 500)[1].size == (500, 397)
+
+
+def _coded(offset: int, value: bytes) -> bytes:
+    """A codestream with other bytes after the marker of its coding style (COD)."""
+    file = bytearray(FILES["j2k"])
+    at = file.index(b"\xff\x52") + offset
+    file[at : at + len(value)] = value
+    return bytes(file)
+
+
+def test_refused_jpeg_2000s():
+    file = FILES["j2k"]
+
+    def sized(offset: int, *values: int) -> bytes:
+        return file[:offset] + struct.pack(f">{len(values)}I", *values) + file[offset + 4 * len(values) :]
+
+    assert "40 megapixels" in refusal(sized(8, 6400, 6400))
+    whole = encode(SCENE, "JPEG2000", no_jp2=True)
+    assert "16 megapixels" in refusal(whole[:8] + struct.pack(">6I", 4800, 4800, 0, 0, 4800, 4800) + whole[32:])
+    assert "tiles" in refusal(sized(24, 1, 1))
+    assert "damaged" in refusal(sized(24, 0, 0))
+    assert "damaged" in refusal(sized(16, 5000, 5000))
+    assert "components" in refusal(file[:40] + b"\x40\0" + file[42:])
+    assert "small pieces" in refusal(_coded(6, b"\xff\xff"))  # layers
+    assert "small pieces" in refusal(_coded(10, b"\0\0"))  # blocks of 4 x 4
+    header = FILES["jp2"].index(b"ihdr") + 4
+    lying = FILES["jp2"][:header] + struct.pack(">II", 8, 8) + FILES["jp2"][header + 8 :]
+    assert "damaged" in refusal(lying)
+    box = struct.pack(">I4s", 8, b"free")
+    assert "boxes" in refusal(FILES["jp2"][:12] + box * MAX_BOXES + FILES["jp2"][12:])
+
+
 # ---------------------------------------------------------------- arrays
 
 
@@ -442,7 +688,7 @@ def test_lab():
     assert difference(open_image(image), SCENE) < 2
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "JP2"])
 def test_lazily_opened_pil_picture_equals_its_file(kind, tmp_path):
     """At reduced scale too, and the caller's picture stays as it was."""
     path = tmp_path / f"picture.{kind.lower()}"
@@ -549,15 +795,13 @@ def test_refused_pil_pictures(mode):
         (b"<?xml version='1.0'?>\n<!-- \xff -->\n<svg></svg>", "SVG"),
         (b"%PDF-1.7\n", "PDF"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PostScript"),
-        (encode(SCENE, "TIFF"), "TIFF"),
-        (encode(SCENE, "JPEG2000"), "JPEG 2000"),
         (encode(SCENE.resize((32, 32)), "ICO"), "icon"),
         (b"\xff\x0a\xfa\x1f", "JPEG XL"),
         (b"8BPS\0\1", "Photoshop"),
         (b"PK\3\4\x14\0", "ZIP"),
         (b"\x1f\x8b\x08", "archive"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40), "HEIC"),
-        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heix" + bytes(40), "HEIC"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(40), "JPEG XL"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40), "no single picture"),
         (b"\0\0\0\x18ftypisom\0\0\0\0isommp42" + bytes(40), "video"),
         (encode(SCENE, "PPM"), "no format"),
         (bytes(1000), "no format"),
@@ -690,6 +934,16 @@ FILES = {
     "avif": encode(SCENE, "AVIF"),
     "avif alpha": encode(SCENE.convert("RGBA"), "AVIF"),
     "bmp": encode(SCENE, "BMP"),
+    "heic": encode(SCENE, "HEIF"),
+    "heic grid": encode(SCENE.convert("RGB"), "HEIF", tile_size=64),
+    "heic alpha": encode(SCENE.convert("RGBA"), "HEIF"),
+    "tiff": encode(SCENE, "TIFF"),
+    "tiff lzw": encode(SCENE, "TIFF", compression="tiff_lzw"),
+    "tiff jpeg": encode(SCENE, "TIFF", compression="jpeg"),
+    "tiff fax": encode(SCENE.convert("1"), "TIFF", compression="group4"),
+    "bigtiff": encode(SCENE.convert("RGBA"), "TIFF", big_tiff=True, compression="tiff_adobe_deflate"),
+    "jp2": encode(SCENE, "JPEG2000"),
+    "j2k": encode(SCENE, "JPEG2000", no_jp2=True, tile_size=(64, 64)),
 }
 
 
@@ -933,7 +1187,7 @@ def test_import_is_light():
 def test_a_pil_picture_of_another_format_is_read_whether_or_not_its_pixels_were_asked_for():
     """Its file is not read here, but Pillow reads it and the picture is the caller's own."""
     file = io.BytesIO()
-    SCENE.save(file, "TIFF")
+    SCENE.save(file, "PPM")
     lazy = Image.open(io.BytesIO(file.getvalue()))
     loaded = Image.open(io.BytesIO(file.getvalue()))
     loaded.load()
