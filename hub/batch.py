@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hub.errors import BundleError, DataError, ImageError, StorageError
-from hub.images import recognise, to_tensor
+from hub.images import name_of, recognise, to_tensor
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -128,7 +128,7 @@ def find_pictures(items: Iterable[str]) -> list[Path]:
     if not found.pictures:
         path, reason = next(iter(found.skipped.items()))
         raise ImageError(
-            f"{text_of(path)} is {reason}, and there is no other picture; save the pictures as JPEG or PNG."
+            f"{name_of(path)} is {reason}, and there is no other picture; save the pictures as JPEG or PNG."
         )
     return found.pictures
 
@@ -350,6 +350,20 @@ def _answer(
         Answer(path, None, str(tensor)) if isinstance(tensor, ImageError) else Answer(path, next(predictions), None)
         for path, tensor in zip(paths, tensors, strict=True)
     ]
+
+
+def unanswered(found: Found) -> list[Answer]:
+    """Return an answer without a prediction for each skipped file, so that no file vanishes without a word."""
+    return [
+        Answer(path, None, f"{name_of(path)} is {reason}; {_remedy(reason)}.")
+        for path, reason in found.skipped.items()
+    ]
+
+
+def _remedy(reason: str) -> str:
+    if reason.startswith("a video"):
+        return "save a frame of it as JPEG or PNG"
+    return "save it as JPEG or PNG and try again" if reason.endswith("which is not read") else "it was skipped"
 
 
 # ---------------------------------------------------------------- writing

@@ -78,7 +78,7 @@ def predict(
         list[str],
         typer.Argument(
             metavar="PICTURES",
-            help="Files, folders (with their subfolders; hidden files and other endings are skipped), patterns in "
+            help="Files, folders (with their subfolders; hidden files are skipped), patterns in "
             "quotes ('photos/**/*.jpg'), or - for a list on standard input, one a line.",
         ),
     ],
@@ -107,7 +107,8 @@ def predict(
     find . -name '*.jpg' | python -m hub predict - --json
 
     A picture that cannot be read stops nothing: it has a row whose column error says why, all are listed at the end,
-    and the exit code is 1. A picture named twice is answered once.
+    and the exit code is 1. So has every other file in a folder that looks meant as a picture, such as a video or a
+    camera's raw picture; their rows come last. A picture named twice is answered once.
 
     The columns are file, label, probability, probability_LABEL for each label, logits, evidence[row][column][label]
     (its mean over rows and columns is the logits) and error; lists are JSON text in CSV. Interrupted, the answers so
@@ -116,32 +117,44 @@ def predict(
     """
     if out is not None:
         batch.check_out(out)
-    paths = batch.find_pictures(pictures)
+    found = batch.look_for_pictures(pictures)
+    skipped = batch.unanswered(found)
     classifier = ImageClassifier.from_pretrained(model, runtime=runtime, revision=revision)
     unreadable: list[batch.Answer] = []
     bar = not json_ and (out is not None or not sys.stdout.isatty())  # lines on a terminal are progress enough
 
     def listened() -> Iterable[list[batch.Answer]]:
-        for answers in batch.answers(classifier, paths, progress=bar):
+        for answers in batch.answers(classifier, found.pictures, progress=bar):
             unreadable.extend(answer for answer in answers if answer.error)
             yield answers
+        if skipped:
+            yield skipped
 
     if out is not None:
         batch.write(classifier, listened(), out, evidence=evidence)
-        answered = len(paths) - len(unreadable)
+        count = len(found.pictures)
+        answered = count - len(unreadable)
         if json_:
-            failed = [{"file": batch.text_of(one.file), "error": one.error} for one in unreadable]
-            outcome = {"out": str(out), "model": classifier.name, "pictures": len(paths), "answered": answered}
-            print(json.dumps({**outcome, "unreadable": failed}, ensure_ascii=False))
+            outcome = {"out": str(out), "model": classifier.name, "pictures": count, "answered": answered}
+            without = {"unreadable": _failures(unreadable), "skipped": _failures(skipped)}
+            print(json.dumps({**outcome, **without}, ensure_ascii=False))
         else:
-            print(f"{answered:,} of {_pictures(len(paths))} answered by {classifier.name}, written to {out}.")
+            without = len(unreadable) + len(skipped)
+            print(f"{answered:,} answered by {classifier.name}, {without:,} not; written to {out}.")
     else:
         _print_answers(classifier, listened(), evidence=evidence, as_json=json_)
-    if unreadable:
-        print(f"{_pictures(len(unreadable))} could not be read:", file=sys.stderr)
-        for one in unreadable:
-            print(f"  {_printable(batch.text_of(one.file))}: {one.error}", file=sys.stderr)
+    titles = f"{_pictures(len(unreadable))} could not be read:", f"{_files(len(skipped))} skipped:"
+    for failed, title in zip((unreadable, skipped), titles, strict=True):
+        if failed:
+            print(title, file=sys.stderr)
+            for one in failed:
+                print(f"  {_printable(batch.text_of(one.file))}: {_printable(one.error)}", file=sys.stderr)
+    if unreadable or skipped:
         raise typer.Exit(1)
+
+
+def _failures(answers: list[batch.Answer]) -> list[dict]:
+    return [{"file": batch.text_of(one.file), "error": one.error} for one in answers]
 
 
 def _print_answers(
@@ -522,6 +535,10 @@ def _quiet_hub(as_json: bool) -> None:
 
 def _pictures(count: int) -> str:
     return f"{count:,} picture{'s' * (count != 1)}"
+
+
+def _files(count: int) -> str:
+    return f"{count:,} file{'s' * (count != 1)}"
 
 
 def _printable(text: str) -> str:

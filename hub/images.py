@@ -239,7 +239,7 @@ def pixel_hash(image: Image.Image) -> str:
         ImageError: `image` cannot be read, or is not at full size.
     """
     if isinstance(image, Image.Image) and "reduced" in image.info:
-        raise ImageError(f"{_name(image)} was opened at reduced scale; open it without `size` to hash it.")
+        raise ImageError(f"{name_of(image)} was opened at reduced scale; open it without `size` to hash it.")
     picture = open_image(image)
     digest = hashlib.sha256(f"{picture.width}x{picture.height}RGB:".encode())
     digest.update(picture.tobytes())
@@ -255,17 +255,17 @@ def _open(source, size: int | None, turn: contextlib.ExitStack) -> tuple[Image.I
         picture, orientation, box = _decode(source, size, turn)
         return _upright(_to_rgb(picture), orientation, box)
     except _Refusal as refusal:
-        raise refusal.error(f"{_name(source)} {refusal.sentence}") from refusal.__cause__
+        raise refusal.error(f"{name_of(source)} {refusal.sentence}") from refusal.__cause__
     except MemoryError as error:
-        message = f"{_name(source)} does not fit into memory; make it smaller and try again."
+        message = f"{name_of(source)} does not fit into memory; make it smaller and try again."
         raise ImageTooLargeError(message) from error
     except Exception as error:  # Pillow's plug-ins raise almost anything on damaged data.
         problem = "is cut short" if "truncated" in str(error).lower() else "is damaged and cannot be read"
-        raise ImageError(f"{_name(source)} {problem}; {_COPY_AGAIN}.") from error
+        raise ImageError(f"{name_of(source)} {problem}; {_COPY_AGAIN}.") from error
 
 
-def _name(source) -> str:
-    """Return what to call the source in a sentence: a base name, never a folder."""
+def name_of(source) -> str:
+    """Return what to call a source (see `open_image`) in a sentence: a base name, never a folder."""
     if isinstance(source, np.ndarray):
         return "The array"
     if isinstance(source, str | os.PathLike):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from zipfile import ZipInfo
 
-from hub.batch import SUFFIXES
+from hub.batch import OTHER_PICTURES, SUFFIXES
 from hub.errors import ImageError
 from space.guards import MAX_FILE_SIZE
 
@@ -24,10 +24,6 @@ UNPACKED = 600 * 10**6  # bytes of all pictures of a visit's zips; two seconds' 
 CHUNK = 2**20  # bytes that are unpacked before they are counted
 LISTED = 2 * 2**20  # bytes of a zip's list of files: some 20,000 names
 NAME = 1000  # characters of a name that are shown
-# Pictures in formats that are not read: people expect a line on them, not that they vanish.
-OTHER_PICTURES = {
-    ".tif", ".tiff", ".svg", ".psd", ".ico", ".jp2", ".jxl", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf",
-}  # fmt: skip
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others unpack as much as they like at once
 LITTER = {"thumbs.db", "desktop.ini"}  # with what is hidden and __MACOSX, left by systems, not by people
 ENCRYPTED = 0x1  # bit 0 of the flags (APPNOTE.TXT, 4.4.4)
@@ -88,7 +84,8 @@ class Archive:
         path = PurePosixPath(entry.filename.replace("\\", "/"))
         if entry.is_dir() or _litter(path):
             return
-        if path.suffix.lower() in SUFFIXES | OTHER_PICTURES | {".zip"}:
+        # Pictures that are not read are among them: people expect a line on them, not that they vanish.
+        if path.suffix.lower() in SUFFIXES | OTHER_PICTURES.keys() | {".zip"}:
             self.pictures.append((printable(entry.filename), entry))
         else:
             self.skipped.append(printable(entry.filename))

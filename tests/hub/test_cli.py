@@ -25,6 +25,7 @@ from hub.agreement import read_agreement
 from hub.cli import app
 from hub.files import sha256
 from tests.hub_server import HubServer
+from tests.pictures import encode, scene
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ["import", "predict", "export", "verify", "push", "pull", "card"]
@@ -153,13 +154,37 @@ def test_json_says_what_was_written(bundle_2, folder, tmp_path):
         "unreadable": [
             {"file": f"{folder}/0.png", "error": "0.png is empty (0 bytes); copy or download it again."}
         ],
+        "skipped": [],
     }  # fmt: skip
     with open(out, newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["label"] == "" for row in rows] == [True, False, False, False, False]
     assert "evidence" not in rows[0]
     printed, _ = run("predict", folder / "1.png", "--model", bundle_2, "--out", out)
-    assert printed == f"1 of 1 picture answered by {bundle_2.name}, written to {out}.\n"
+    assert printed == f"1 answered by {bundle_2.name}, 0 not; written to {out}.\n"
+
+
+def test_a_row_for_every_file_that_looks_meant(bundle_2, tmp_path):
+    """Formats mixed as people have them: what is read is answered, what is not is told, and the numbers add up."""
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    for name, kind in (("a.jpg", "JPEG"), ("b.tif", "TIFF"), ("c.jp2", "JPEG2000"), ("e.HEIC", "HEIF"), ("f", "PNG")):
+        (mixed / name).write_bytes(encode(scene(32, 32), kind))
+    (mixed / "d.jxl").write_bytes(b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(200))
+    (mixed / "g.mov").write_bytes(b"\0\0\0\x14ftypqt  ")
+    (mixed / "notes.txt").write_text("no picture")
+    out = tmp_path / "answers.csv"
+    printed, complaints = run("predict", mixed, "--model", bundle_2, "--out", out, code=1)
+    assert printed.startswith("5 answered by") and ", 2 not;" in printed
+    assert "2 files skipped:" in complaints and "d.jxl is a JPEG XL picture, which is not read; save it" in complaints
+    with open(out, newline="") as file:
+        rows = {Path(row["file"]).name: row for row in csv.DictReader(file)}
+    assert list(rows) == ["a.jpg", "b.tif", "c.jp2", "e.HEIC", "f", "d.jxl", "g.mov"]
+    assert [name for name, row in rows.items() if not row["label"]] == ["d.jxl", "g.mov"]
+    assert "video" in rows["g.mov"]["error"]
+    printed, _ = run("predict", mixed / "d.jxl", mixed / "a.jpg", "--model", bundle_2, "--json", code=1)
+    named = [json.loads(line) for line in printed.splitlines()]
+    assert [row["label"] is None for row in named] == [True, False] and "JPEG XL" in named[0]["error"]
 
 
 def test_a_list_from_another_program(bundle_2, folder):
