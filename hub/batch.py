@@ -50,8 +50,8 @@ DECODERS = min(4, os.cpu_count() or 1)  # threads; the largest pictures take hal
 ROW_GROUP = 1024  # rows of a Parquet file that are compressed together
 # What a folder's pictures are told by; a file that is named itself is tried whatever it is called.
 SUFFIXES = {
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".bmp", ".avif", ".heic", ".heif", ".hif",
-    ".tif", ".tiff", ".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc",
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".bmp", ".avif", ".heic", ".heif",
+    ".hif", ".tif", ".tiff", ".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc",
 }  # fmt: skip
 
 
@@ -355,8 +355,7 @@ def _answer(
 def unanswered(found: Found) -> list[Answer]:
     """Return an answer without a prediction for each skipped file, so that no file vanishes without a word."""
     return [
-        Answer(path, None, f"{name_of(path)} is {reason}; {_remedy(reason)}.")
-        for path, reason in found.skipped.items()
+        Answer(path, None, f"{name_of(path)} is {reason}; {_remedy(reason)}.") for path, reason in found.skipped.items()
     ]
 
 

@@ -30,6 +30,7 @@ from hub import ImageClassifier, Refusal
 from hub.images import open_image
 from tests.app_process import free_port, get, predict, started
 from tests.hub_server import HubServer
+from tests.pictures import encode
 from training.photos.data import load_photos
 
 ROOT = Path(__file__).parent.parent
@@ -403,10 +404,13 @@ def test_every_refusal_that_the_page_explains(own, tmp_path):
 
 def test_what_the_page_says_of_files(tmp_path):
     page = section("1. One folder a label")
-    for kind in re.search(r"JPEG.* or BMP", page)[0].replace(" or ", ", ").split(", "):
-        draw(0, 1).save(tmp_path / f"1.{kind}", kind)
-        assert open_image((tmp_path / f"1.{kind}").read_bytes()).size == (64, 48)
+    kinds = re.search(r"JPEG.* or BMP", page, re.DOTALL)[0].replace(" or ", ", ").split(", ")
+    assert len(kinds) == 9
+    for kind in kinds:
+        pillow = {"HEIC": "HEIF", "JPEG 2000": "JPEG2000"}.get(kind, kind)
+        assert open_image(encode(draw(0, 1), pillow)).size == (64, 48)
     photos = put(tmp_path / "my photos", ["crash test", "other"], 3)
-    (photos / "other" / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40))
+    (photos / "other" / "IMG_1.HEIC").write_bytes(encode(draw(0, 1), "HEIF"))
+    (photos / "other" / "IMG_2.CR2").write_bytes(b"II*\0\x10\0\0\0CR\2\0")
     found = load_photos(photos, 32, cache=tmp_path, progress=False)
-    assert len(found) == 6 and found.report["unreadable"] == 1 and "HEIC" in found.problems[0]["detail"]
+    assert len(found) == 7 and any("raw" in problem["detail"] for problem in found.problems)

@@ -552,11 +552,11 @@ def test_jpeg_2000_of_16_bits():
 
 
 def test_jpeg_2000_at_reduced_scale():
-    """1001 x 795 at 1/4: both sides are rounded up, where Pillow would round down and fail."""
-    file = encode(scene(1001, 795), "JPEG2000")
-    assert open_image(file, size=32).size == (251, 199)
-    assert difference(to_tensor(file, 32), to_tensor(open_image(file), 32)) < 0.5
-    assert to_tensor_and_picture(file, 32, 500)[1].size == (500, 397)
+    """501 x 397 at 1/4: both sides are rounded up, where Pillow would round down and fail."""
+    file = encode(scene(501, 397), "JPEG2000")
+    assert open_image(file, size=16).size == (126, 100)
+    assert difference(to_tensor(file, 16), to_tensor(open_image(file), 16)) < 1
+    assert to_tensor_and_picture(file, 16, 250)[1].size == (250, 198)
 
 
 def _coded(offset: int, value: bytes) -> bytes:
@@ -997,7 +997,7 @@ def test_nothing_but_image_error_escapes(kind):
     refusals = []
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for turn in range(250):
+        for turn in range(120 if kind in ("jp2", "j2k") else 250):  # these take longest
             damaged = bytearray(file)
             at = rng.randrange(len(file) if turn % 2 else min(len(file), 300))
             match turn % 5:

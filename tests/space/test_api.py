@@ -129,7 +129,7 @@ REFUSED = [
     (b"hello " * 99, "image/jpeg", "", 415, "is text"),
     (b"%PDF-1.7", "image/jpeg", "", 415, "PDF"),
     (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "image/svg+xml", "", 415, "SVG"),
-    (encode(scene(), "TIFF"), "image/tiff", "", 415, "TIFF"),
+    (b"\0\0\0\x0cJXL \r\n\x87\n", "image/jxl", "", 415, "JPEG XL"),
     (b"PK\3\4\x14\0", "application/zip", "", 415, "ZIP"),
     (encode(scene(), "JPEG")[:900], "image/jpeg", "", 400, "cut short"),
     (encode(Image.new("1", (12000, 12000)), "PNG"), "image/png", "", 413, "12000 x 12000"),
