@@ -17,7 +17,7 @@ from pathlib import Path
 
 from hub.batch import look_for_pictures, text_of
 from hub.errors import DataError, ImageError
-from training.photos.label_tables import Labelled, labels_in_tables
+from training.photos.label_tables import Labelled, label_column, labels_in_tables
 from training.photos.split_words import is_filler, split_in, split_of
 from training.results.pages import many
 
@@ -313,7 +313,7 @@ def _read_by_pattern(places: list[_Place], levels: tuple[str, ...], told: list[s
 
 
 def _labels_from_tables(places: list[_Place], top: Path, told: list[str]) -> bool:
-    found = labels_in_tables(top, [place.path for place in places], told)
+    found = labels_in_tables(top, {place.path: place.split for place in places}, told)
     return _label(places, found.get) if found else False
 
 
@@ -442,13 +442,12 @@ def describes_pictures(top: Path) -> bool:
 
 
 def _names_files(metadata: Path) -> bool:
-    """Whether a metadata file has the column by which `load_dataset` finds the pictures."""
-    if metadata.suffix == ".parquet":
-        return True
+    """Whether a metadata file has the column by which `load_dataset` finds the pictures, and one of labels."""
     if metadata.suffix not in (".csv", ".jsonl"):
-        return False
+        return metadata.suffix == ".parquet"
     with metadata.open(encoding="utf-8-sig", errors="replace") as file:
-        return "file_name" in file.readline(10_000)
+        columns = re.findall(r"\w+", file.readline(10_000))
+    return "file_name" in columns and (metadata.suffix == ".jsonl" or label_column(columns) is not None)
 
 
 def _has_tables(top: Path) -> bool:

@@ -34,19 +34,23 @@ def label_column(columns: Iterable[str]) -> str | None:
     return next((called[name] for name in LABEL_COLUMNS if name in called), None)
 
 
-def labels_in_tables(top: Path, pictures: list[Path], told: list[str]) -> dict[Path, Labelled]:
+def labels_in_tables(top: Path, pictures: dict[Path, str | None], told: list[str]) -> dict[Path, Labelled]:
     """The label of each picture that a CSV or TSV file in the folder, or one folder below, names; {} without a table.
+
+    Args:
+        pictures: each with the split that its folder means. A table whose own name means a split speaks of those of it.
 
     Raises:
         DataError: a table cannot be understood, or two of them speak of the pictures.
     """
     tables = [path for pattern in ("*.csv", "*.tsv", "*/*.csv", "*/*.tsv") for path in sorted(top.glob(pattern))]
     tables = [path for path in tables if path.is_file() and "submission" not in path.name.casefold()]
-    names = _Names(top, pictures)
     found: dict[Path, dict[Path, Labelled]] = {}
     refused: list[str] = []
     for path in tables:
-        rows, reason = _read(path, names)
+        split = split_of(path.stem, any_word=True)
+        own = [picture for picture, of in pictures.items() if split is None or of in (split, None)]
+        rows, reason = _read(path, _Names(top, own), split)
         if rows:
             found[path] = rows
         else:
@@ -80,7 +84,15 @@ class _Names:
         return self.by_path.get(below) or self.by_path.get(name) or self.by_name.get(name)
 
 
-def _read(path: Path, names: _Names) -> tuple[dict[Path, Labelled], str]:
+def _only_column(others: list[str], header: list[str], rows: list[list[str]]) -> str | None:
+    """The one column that is left, if its values recur as labels do and captions do not."""
+    if len(others) != 1:
+        return None
+    values = [row[header.index(others[0])] for row in rows]
+    return others[0] if len({*values}) <= len(values) / 2 else None
+
+
+def _read(path: Path, names: _Names, own: str | None) -> tuple[dict[Path, Labelled], str]:
     """What a table says of the pictures, or nothing and one sentence on why it says nothing."""
     if path.stat().st_size > LARGEST:
         return {}, f"{path} has more than {LARGEST // 10**6} MB; split it, or sort the photos into one folder a label."
@@ -101,12 +113,11 @@ def _read(path: Path, names: _Names) -> tuple[dict[Path, Labelled], str]:
     if files is None or number[files] < max(1, ENOUGH * len(rows)):
         return {}, f"No column of {path} names the pictures beside it ({columns}); {needs}."
     others = [column for k, column in enumerate(header) if k != files]
-    label = label_column(others) or (others[0] if len(others) == 1 else None)
+    label = label_column(others) or _only_column(others, header, rows)
     if label is None:
         return {}, f"{path} has no column that is clearly the label ({columns}); {needs}."
     split = next((column for column in others if column.strip().casefold() in SPLIT_COLUMNS and column != label), None)
     place, split_place = header.index(label), header.index(split) if split else None
-    own = split_of(path.stem)
     labelled: dict[Path, Labelled] = {}
     for picture, row in zip(found[files], rows, strict=True):
         name = unicodedata.normalize("NFC", row[place].strip())

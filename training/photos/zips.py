@@ -12,6 +12,11 @@ MOST_FILES = 2_000_000
 MOST_TIMES = 100  # a zip's size, and then some: pictures are packed already, and blank ones are small
 SOME = 10**9  # bytes
 CHUNK = 2**20
+COUNT = ".files"  # holds the number of files that were unpacked
+_DAMAGED = (
+    zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeError,
+    FileExistsError, NotADirectoryError, IsADirectoryError,  # a name that is a file and a folder
+)  # fmt: skip
 
 
 def unpacked(path: Path, folder: Path) -> Path:
@@ -24,12 +29,22 @@ def unpacked(path: Path, folder: Path) -> Path:
     if not zipfile.is_zipfile(path):
         raise DataError(f"{path} is a file, but no zip; unpack it, or give the folder that it lies in.")
     target = folder / sha256(path)[:32]
-    if not target.is_dir():
+    if not _is_whole(target):
         with alone(target):
-            if not target.is_dir():
+            if not _is_whole(target):
                 with folder_aside(target) as aside:
                     _extract(path, aside)
     return target
+
+
+def _is_whole(target: Path) -> bool:
+    """Whether as many files are there as were unpacked."""
+    count = target / COUNT
+    return count.is_file() and count.read_text(errors="replace") == str(_count(target))
+
+
+def _count(folder: Path) -> int:
+    return sum(path.is_file() for path in folder.rglob("*") if path.name != COUNT)
 
 
 def _extract(path: Path, aside: Path) -> None:
@@ -41,6 +56,8 @@ def _extract(path: Path, aside: Path) -> None:
                 raise DataError(f"{path} holds more than {MOST_FILES:,} files; unpack it and give the folder.")
             for entry in entries:
                 name = PurePosixPath(entry.filename.replace("\\", "/"))
+                if not name.parts:
+                    continue
                 if name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
                     raise DataError(f"{path} holds a file that leads out of it ({entry.filename!r}); do not use it.")
                 if entry.flag_bits & 0x1:
@@ -53,5 +70,6 @@ def _extract(path: Path, aside: Path) -> None:
                         if left < 0:
                             raise DataError(f"{path} is far larger inside than outside; unpack it and give the folder.")
                         file.write(chunk)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeError, FileExistsError) as error:
+        (aside / COUNT).write_text(str(_count(aside)))
+    except _DAMAGED as error:
         raise DataError(f"{path} is damaged and cannot be unpacked ({error}); make or download it again.") from error

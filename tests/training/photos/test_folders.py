@@ -240,6 +240,7 @@ def test_a_file_that_describes_the_pictures_goes_first(tmp_path):
     ("table", "text"),
     [
         ("metadata.csv", "id,label\n1,first\n2,second\n3,first\n"),
+        ("metadata.csv", "file_name,flower\n1.png,first\n2.png,second\n3.png,first\n4.png,second\n"),
         ("labels.csv", "\ufefffile;breed;species\n1.png;x;first\n2.png;y;second\n3.png;z;first\n"),
         ("train.tsv", "path\tlabel\n./1.png\tfirst\n2.png\tsecond\n3.png\tfirst\nmissing.png\tfirst\n"),
     ],
@@ -252,6 +253,23 @@ def test_a_table_beside_the_pictures_gives_their_labels(tmp_path, table, text):
     assert found.told == [f"The labels of 3 pictures are read from {table}."]
 
 
+def test_a_table_of_a_split_speaks_of_its_pictures(tmp_path):
+    folder = put(tmp_path / "photos", "train/1.png", "train/2.png", "test/1.png", "test/2.png")
+    (folder / "train_labels.csv").write_text("id,label\n1,a\n2,b\n")
+    (folder / "sample_submission.csv").write_text("id,label\n1,a\n2,a\n")
+    found = read_folder(folder)
+    assert [(path.parent.name, split, label) for path, split, label in found.pictures] == [
+        ("train", "train", "a"), ("train", "train", "b"),
+    ]  # fmt: skip
+    assert any("test has no labels" in line for line in found.told)
+
+
+def test_captions_do_not_take_the_place_of_label_folders(tmp_path):
+    folder = put(tmp_path / "photos", "a/1.png", "b/2.png")
+    (folder / "metadata.csv").write_text("file_name,caption\na/1.png,x\nb/2.png,y\n")
+    assert {label for _, _, label in read_folder(folder).pictures} == {"a", "b"}
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -260,6 +278,7 @@ def test_a_table_beside_the_pictures_gives_their_labels(tmp_path, table, text):
             "No column of .* names the pictures beside it .its columns: a, b.*it needs two: .*file_name.*label",
         ),
         ("id,height,width\n1,3,4\n2,3,4\n", "no column that is clearly the label .its columns: id, height, width"),
+        ("file_name,text\n1.png,a cat\n2.png,a dog\n", "no column that is clearly the label"),
         ("id,label\n1,cat\n1,dog\n2,dog\n", "gives 1.png two labels or splits .cat and dog."),
     ],
 )
