@@ -325,14 +325,20 @@ def test_a_model_judges_only_what_it_was_not_trained_on(pets, tmp_path):
 # The command
 
 
-def test_the_command_line(tmp_path):
-    rows = [(encode(draw(i % 2, i)), i % 2) for i in range(6)]
-    data = write(tmp_path / "few", {"train": rows})
+def test_the_command_line_and_what_it_says_of_skipped_files(tmp_path):
+    data = tmp_path / "few"
+    for name in ("disc", "square", "fox"):
+        (data / name).mkdir(parents=True)
+    for i in range(6):
+        draw(i % 2, i).save(data / ("disc", "square")[i % 2] / f"{i}.png")
+    (data / "fox" / "1.jxl").write_bytes(b"\0\0\0\x0cJXL \r\n\x87\n")
     arguments = ["explore", data, "--out", tmp_path / "page", "--size", 16, "--cache", tmp_path / "cache"]
     done = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert "6 pictures of 2 labels can be used" in done.stdout
-    assert (tmp_path / "page" / "index.html").is_file()
+    assert "Left out: 1 skipped file" in done.stdout and "No picture in fox can be read" in done.stdout
+    assert "fox/1.jxl" in (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
+    assert ",,fox/1.jxl,skipped," in (tmp_path / "page" / "problems.csv").read_text()
 
 
 def test_a_missing_folder_is_refused_in_one_sentence(tmp_path):

@@ -362,9 +362,11 @@ def test_a_changed_number_is_told_and_fails(recorded, pictures, tmp_path):
 
 
 def test_other_pictures_get_a_warning_and_no_test_score(recorded, photos, tmp_path):
-    other = write_pictures(tmp_path / "other", 255 - photos[:8], ["cat", "dog"])
+    other = write_pictures(tmp_path / "other", 255 - photos[:8], ["Cats", "dog"])
+    Image.new("RGB", (20, 20), "teal").save(other / "stray.png")
     code, said = run(recorded, other, tmp_path)
     assert code == 0
+    assert "Skipped 1 file (stray.png)" in said and "Cats as cat" in said
     assert "Warning: 8 of these 8 pictures" in said and "not a test score" in said
     assert "These 8 pictures" in said and "Test, " not in said
 
