@@ -8,7 +8,7 @@ in every version of a data set; adding pictures moves none.
 import hashlib
 import io
 import os
-import re
+import unicodedata
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -264,8 +264,13 @@ def write_pictures(
 
 def _folder_names(labels: list[str]) -> list[str]:
     """A folder's name for each label, which any system takes and which cannot lead elsewhere."""
-    names = [re.sub(r"[^\w -]", "_", label).strip() for label in labels]
-    alike = len({name.lower() for name in names}) < len(names)
+
+    def fits(sign: str) -> bool:
+        return sign.isalnum() or sign in "_ -\u200c\u200d" or unicodedata.category(sign).startswith("M")
+
+    names = ["".join(sign if fits(sign) else "_" for sign in label).strip() for label in labels]
+    # Some systems take names that differ by case or by how an accent is stored for the same.
+    alike = len({unicodedata.normalize("NFKC", name).casefold() for name in names}) < len(names)
     return [f"{k}_{name}" if alike or not name else name for k, name in enumerate(names)]
 
 
