@@ -19,7 +19,7 @@ class ImageError(Refusal, ValueError):
 
 
 class UnsupportedImageError(ImageError):
-    """A file that is whole, but no picture of a kind that is read: text, a PDF, an SVG drawing, TIFF."""
+    """A file that is whole, but no picture of a kind that is read: text, a PDF, an SVG drawing, JPEG XL."""
 
 
 class ImageTooLargeError(ImageError):

@@ -21,7 +21,6 @@ from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
-import pillow_heif
 from PIL import (
     AvifImagePlugin,
     BmpImagePlugin,
@@ -38,6 +37,11 @@ from PIL import (
 
 from hub.errors import ImageError, ImageTooLargeError, UnsupportedImageError
 
+try:
+    import pillow_heif
+except ImportError:  # in an interpreter that only runs a format for `hub verify`, and has nothing else installed
+    pillow_heif = None
+
 MAX_PIXELS = 40_000_000
 # Phones make 50 megapixels, and only JPEG can be decoded at reduced scale.
 MAX_JPEG_PIXELS = 64_000_000
@@ -45,7 +49,8 @@ MAX_JPEG_PIXELS = 64_000_000
 MAX_HEIC_PIXELS = 64_000_000
 # JPEG's own longest side. Pillow keeps an address for each row: 40 million rows of one pixel are 320 MB of them.
 MAX_SIDE = 65_535
-# From here on pictures are decoded one at a time, whoever asks: up to 0.5 GB each. A phone's 12 megapixels are not.
+# From here on pictures are decoded one at a time, whoever asks: up to 0.6 GB each (HEIC of 64 megapixels with
+# transparency; 0.4 GB an uncompressed TIFF, 0.3 GB a JPEG 2000). A phone's 12 megapixels are not.
 LARGE_PIXELS = 16_000_000
 # 40 megapixels of 16-bit RGBA are 320 MB even when nothing is compressed.
 MAX_BYTES = 400_000_000
@@ -859,6 +864,8 @@ def _from_avif(data: bytes) -> tuple[Image.Image, int]:
 
 def _from_heic(data: bytes) -> Image.Image:
     """Decode the primary picture of a HEIC, upright by what the container says, whatever its EXIF block says."""
+    if pillow_heif is None:
+        raise _unsupported("is a HEIC picture", "pip install pillow-heif, or save it as JPEG")
     _check_boxes(data)
     heic = pillow_heif.open_heif(_plain_heic(data))
     _check_size(*heic.size, MAX_HEIC_PIXELS)
