@@ -44,8 +44,21 @@ def _is_agreement(found: dict) -> bool:
         if not isinstance(row, dict) or not isinstance(row.get("title"), str) or not texts(row.get("versions")):
             return False
         tensor, file = row.get("same_tensor"), row.get("same_file")
-        evidence = numbers(tensor, "evidence") or (isinstance(tensor, dict) and tensor.get("evidence") is None)
-        return numbers(tensor, "probability", "logits") and evidence and numbers(file, *SAME_FILE)
+        return is_difference(tensor) and numbers(file, *SAME_FILE)
+
+    def is_difference(part: object) -> bool:
+        evidence = numbers(part, "evidence") or (isinstance(part, dict) and part.get("evidence") is None)
+        return numbers(part, "probability", "logits") and evidence
+
+    def is_remade(part: object) -> bool:
+        return (
+            isinstance(part, dict)
+            and all(texts(part.get(name)) for name in ("verified", "made_by", "versions"))
+            and isinstance(part.get("processor"), str)
+            and isinstance(part.get("pictures"), dict)
+            and numbers(part["pictures"], *part["pictures"])
+            and is_difference(part.get("same_tensor"))
+        )
 
     largest, rows = found.get("largest_photo"), found.get("runtimes")
     return (
@@ -57,6 +70,8 @@ def _is_agreement(found: dict) -> bool:
         and isinstance(rows, dict)
         and all(is_row(row) for row in rows.values())
         and all(texts(found.get(name)) for name in ("files", "written_only", "left_out"))
+        and isinstance(found.get("remade", {}), dict)
+        and all(is_remade(part) for part in found.get("remade", {}).values())
     )
 
 

@@ -346,7 +346,8 @@ def push(
     Log in with `hf auth login` or set HF_TOKEN first; the token must be allowed to write. The bundle goes up with
     all its formats in one commit. If the push is interrupted, the repository stays as it was, and a second push sends
     only what had not arrived. A bundle is refused if it was not verified, has changed since, or differs between
-    runtimes.
+    runtimes. Where a converter writes other bytes on this machine than those that were verified, the new file is
+    compared with Keras during the push, on drawn pictures.
     """
     from hub import remote
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from hub import other_tools, safety
 from hub.classifier import ImageClassifier
+from hub.drawn import drawn
 from hub.errors import BundleError, UsageError
 from hub.formats import h5
 from hub.formats import keras as keras_format
-from hub.formats.foreign import drawn
 from hub.images import to_tensor
 
 if TYPE_CHECKING:

@@ -89,6 +89,8 @@ class Format:
     reader: ClassVar[str] = "Pillow, as in the lines above"  # how its users read a picture file, for the card
     tag: ClassVar[str | None] = None  # by which models in this format are found on the Hub
     files: ClassVar[tuple[str, ...]] = ()  # what it adds to a bundle
+    converted: ClassVar[tuple[str, ...]] = ()  # of its files those whose bytes may differ from machine to machine
+    makers: ClassVar[tuple[str, ...]] = ()  # the modules that write those
     modules: ClassVar[tuple[str, ...]] = ()  # what must be importable to run it
     install: ClassVar[str] = ""  # how a user gets them
     standard: ClassVar[bool] = True  # part of every push; else only where it is asked for

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hub.drawn import drawn
 from hub.errors import BundleError
 from hub.graphs import is_model, is_stock, made_by
 
@@ -97,22 +98,6 @@ def refuse_probabilities(name: str, answer: Callable[[np.ndarray], tuple], size:
             f"The logits of {name} are probabilities already: those of each of {DRAWN} drawn pictures add up to 1; "
             f"{REMEDY}."
         )
-
-
-def drawn(count: int, size: int) -> np.ndarray:
-    """Return pictures without photos: all black, all white, then noise and ramps in turn; uint8 (count, S, S, 3)."""
-    rng = np.random.default_rng(0)
-    ramp = np.linspace(0, 1, size)[:, None, None]
-
-    def picture(number: int) -> np.ndarray:
-        if number < 2:
-            return np.full((size, size, 3), 255.0 * number)
-        if number % 2:
-            return rng.uniform(0, 256, (size, size, 3))
-        top, bottom = rng.uniform(0, 256, (2, 3))
-        return top * ramp + bottom * (1 - ramp) + rng.normal(0, 20, (size, size, 3))
-
-    return np.stack([picture(number).clip(0, 255).astype(np.uint8) for number in range(count)])
 
 
 def two_of_one(layer: keras.layers.Layer, unit: keras.KerasTensor) -> keras.KerasTensor:

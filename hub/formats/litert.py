@@ -49,7 +49,8 @@ class LiteRT(Format):
     name, title = "litert", "LiteRT"
     loads = "`litert/model.tflite`, also for phones and small computers: from `image`, NHWC in 0–255, to {outputs}."
     tag = "tflite"
-    files = (FILE,)
+    files = converted = (FILE,)
+    makers = ("tensorflow", "keras")
     modules, install = ("ai_edge_litert",), "ai-edge-litert"
 
     def write(self, source: Source, folder: Path) -> None:

@@ -47,7 +47,8 @@ class OpenVINO(Format):
     name, title = "openvino", "OpenVINO"
     loads = "`openvino/model.xml` and its weights: the ONNX file's inputs and outputs, computed in float32."
     tag = "openvino"
-    files = (GRAPH, WEIGHTS)
+    files = converted = (GRAPH, WEIGHTS)
+    makers = ("openvino",)
     modules, install = ("openvino",), "openvino"
     standard = False
 

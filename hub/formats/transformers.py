@@ -62,6 +62,7 @@ class Transformers(Format):
     reader = "`pipeline`: its own image processor"
     tag = "transformers"
     files = (PREPROCESSOR, WEIGHTS)
+    converted, makers = (WEIGHTS,), ("safetensors", "keras")
     modules, install = ("transformers", "torch"), "transformers torch"
 
     def lacks(self, folder: Path) -> str | None:

@@ -6,12 +6,13 @@ import importlib.metadata
 import json
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from hub.formats import FORMATS
-from hub.formats.base import Format, Runner, batched
+from hub.formats.base import Runner, batched
 
 
 def main() -> None:
@@ -23,8 +24,9 @@ def main() -> None:
     runner = chosen.start(Path(folder), config)
     logits, evidence = batched(runner, np.load(tensors, mmap_mode="r"))
     paths = json.loads(Path(files).read_text(encoding="utf-8"))
-    read = np.stack([_read(runner, Path(path), logits.shape[1]) for path in paths])
-    arrays = {"logits": logits, "files": read, "versions": json.dumps(versions(chosen))}
+    count = logits.shape[1]
+    read = np.array([_read(runner, Path(path), count) for path in paths], np.float32).reshape(-1, count)
+    arrays = {"logits": logits, "files": read, "versions": json.dumps(versions(chosen.modules))}
     np.savez(out, **arrays, **({} if evidence is None else {"evidence": evidence}))
 
 
@@ -36,8 +38,8 @@ def _read(runner: Runner, path: Path, count: int) -> np.ndarray:
         return np.full(count, np.nan, np.float32)
 
 
-def versions(chosen: Format) -> dict[str, str]:
-    """Return the version of each package that a runtime is made of."""
+def versions(modules: Iterable[str]) -> dict[str, str]:
+    """Return the version of the package of each module."""
     distributions = importlib.metadata.packages_distributions()
-    names = {module: distributions.get(module, [module])[0] for module in chosen.modules}
+    names = {module: distributions.get(module, [module])[0] for module in modules}
     return {module: importlib.metadata.version(name) for module, name in names.items()}

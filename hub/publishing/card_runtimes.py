@@ -1,11 +1,12 @@
 """The card's sections on the runtimes: how each loads the model, and how far each agrees with Keras."""
 
 from hub.agreement import failures
-from hub.formats import FORMATS
+from hub.formats import FORMATS, Format
 from hub.publishing.markdown import fence, paragraphs, table
 
 PLACEHOLDER = "OWNER/NAME"
 NONE = "–"  # in a table: this format carries none
+OTHER_FILE = "†"
 REFERENCE = "Keras's `model.keras`"
 
 
@@ -91,6 +92,7 @@ def agreement_section(agreement: dict) -> str:
         f"evidence ({NONE}: the format has no evidence):",
         _same_tensor(agreement),
         _refusal(agreement),
+        *_remade(agreement),
         "**Same file**, with each library's own preprocessing. Largest difference in a probability. It shows how "
         "differently the libraries decode and resize a photo. It does not prevent a push:",
         _same_file(agreement),
@@ -112,11 +114,36 @@ def _what_was_compared(agreement: dict) -> str:
 
 def _same_tensor(agreement: dict) -> str:
     rows = []
-    for found in _known(agreement).values():
+    for key, found in _known(agreement).items():
         differences = (_difference(found["same_tensor"].get(part)) for part in ("probability", "evidence"))
         versions = ", ".join(f"{package} {version}" for package, version in found.get("versions", {}).items())
-        rows.append([found["title"], *differences, versions])
+        rows.append([found["title"] + _mark(key, agreement), *differences, versions])
     return table(["Runtime", "Probability", "Cell of evidence", "Versions"], rows)
+
+
+def _mark(key: str, agreement: dict) -> str:
+    """Mark the figures that were measured on another file than the published one."""
+    return f" {OTHER_FILE}" if key in agreement.get("remade", {}) else ""
+
+
+def _remade(agreement: dict) -> list[str]:
+    """Say a paragraph on each format whose files were made anew when the model was published."""
+    return [_of_remade(FORMATS[key], found) for key, found in agreement.get("remade", {}).items() if key in FORMATS]
+
+
+def _of_remade(one: Format, found: dict) -> str:
+    hashes = ", ".join(f"`{name}` with SHA-256 `{digest}`" for name, digest in found["verified"].items())
+    makers = ", ".join(f"{package} {version}" for package, version in found["made_by"].items())
+    total, kinds = sum(found["pictures"].values()), found["pictures"].items()
+    apart = found["same_tensor"]
+    cell = "" if apart["evidence"] is None else f", and {_difference(apart['evidence'])} in a cell of evidence"
+    return (
+        f"{OTHER_FILE} {one.title}: the figures in the tables were measured on another file of the same model "
+        f"({hashes}). The file here was made from `model.keras` when the model was published, by {makers} on "
+        f"{found['processor']}, since a converter may write other bytes there. It was compared with Keras at once, on "
+        f"{total:,} drawn pictures ({', '.join(f'{many:,} {kind}' for kind, many in kinds)}). Largest difference: "
+        f"{_difference(apart['probability'])} in a probability, {_difference(apart['logits'])} in a logit{cell}."
+    )
 
 
 def _refusal(agreement: dict) -> str:
@@ -139,7 +166,7 @@ def _same_file(agreement: dict) -> str:
         differences = [_difference(apart[part]) for part in ("probability", "largest_photo", "turned_photo")]
         unread = f" ({apart['unread']:,} photos not at all)" if apart["unread"] else ""
         reader, other = f"{FORMATS[key].reader}{unread}", f"{apart['other_label']:,}"
-        rows.append([found["title"], reader, differences[0], other, *differences[1:]])
+        rows.append([found["title"] + _mark(key, agreement), reader, differences[0], other, *differences[1:]])
     return table(["Runtime", "How it reads a file", "All photos", "Photos answered with another label", *extra], rows)
 
 

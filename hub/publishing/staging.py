@@ -1,7 +1,8 @@
 """What is published: a bundle with every format beside it, in the one layout that five libraries load.
 
 The folder that is pushed is staged here and compared with agreement.json, which names the SHA-256 of each file whose
-answers were checked (`hub.publishing.verify`): a format is published as it was checked, or not at all.
+answers were checked (`hub.publishing.verify`): a format is published as it was checked, or not at all. Only a file that
+a converter has just written here, in a folder of the push's own, may be another; it is checked at once (`remade`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from hub.files import sha256
 from hub.formats import FORMATS, Format, Source, find_format, labels_of
 from hub.formats.keras import load, make_portable
 from hub.publishing.card import render
+from hub.publishing.remade import prove
 
 SOURCES = ("keras", "onnx")  # in every bundle: all else is derived from the one, the Space answers from the other
 ON_REQUEST = "left out on request"
@@ -89,8 +91,9 @@ def stage(folder: Path, out: Path, formats: Iterable[Format]) -> Path:
     """
     config = bundle.own(bundle.check_config(bundle.read_json(folder, bundle.CONFIG), f"The config.json of {folder}"))
     FORMATS["onnx"].start(folder, config)  # refused here where it is not what config.json says
-    source = Source(labels_of(config), config["image_size"], lambda: load(folder / bundle.KERAS))
     with bundle.replacing(out) as new:
+        # Of the copy, whose hash is compared before it is published.
+        source = Source(labels_of(config), config["image_size"], lambda: load(new / bundle.KERAS))
         for name in (bundle.KERAS, bundle.ONNX, bundle.METRICS):
             bundle.copy(folder / name, new / name)
         make_portable(new / bundle.KERAS)
@@ -148,13 +151,18 @@ def prepare(folder: Path, out: Path, repo_id: str, *, without: Iterable[str] = (
     left = {name for name, reason in found["left_out"].items() if reason == ON_REQUEST}
     formats, left_out = choose(folder, without={*without, *left}, also=verified - {*without})
     stage(folder, out, formats)
-    _take_agreement(found, folder, out, formats, left_out)
+    _take_agreement(found, folder, out, formats, left_out, remade=True)
     (out / bundle.CARD).write_text(card(out, repo_id), encoding="utf-8")
     return out
 
 
-def _take_agreement(found: dict, folder: Path, out: Path, formats: list[Format], left_out: dict[str, str]) -> None:
+def _take_agreement(
+    found: dict, folder: Path, out: Path, formats: list[Format], left_out: dict[str, str], *, remade: bool = False
+) -> None:
     """Put what a bundle's agreement says of these formats into the staged folder, if it was said of these very files.
+
+    Args:
+        remade: whether a file that was made here, in `out`, may be another, if it is found to answer as Keras does.
 
     Raises:
         BundleError: a format was not verified, or one of its files is another now.
@@ -164,11 +172,30 @@ def _take_agreement(found: dict, folder: Path, out: Path, formats: list[Format],
     if strangers:
         raise BundleError(f"{folder} was verified without {strangers[0]}; verify it again, or push it --without that.")
     hashes = {name: sha256(out / name) for one in formats for name in one.files}
-    changed = [name for name, digest in hashes.items() if found["files"].get(name) != digest]
-    if changed:
-        raise BundleError(f"{changed[0]} is not the file that was verified; {_verify(folder)} again.")
+    earlier = {name: record for name, record in found.get("remade", {}).items() if name in names}
+    verified = found["files"] | {name: digest for one in earlier.values() for name, digest in one["verified"].items()}
+    again = []
+    for one in formats:
+        changed = [name for name in one.files if verified.get(name) != hashes[name]]
+        if not changed:
+            earlier.pop(one.name, None)  # this machine makes the very file that was verified
+        elif any(found["files"].get(name) != hashes[name] for name in one.files):
+            if not remade or not set(changed) <= set(one.converted):
+                raise BundleError(_another_file(changed[0], one, folder))
+            again.append(one)
+    records = prove(out, again) if again else {}
+    for name, record in records.items():
+        record["verified"] = {file: verified[file] for file in FORMATS[name].files if file in verified}
     kept = {kind: {name: row for name, row in found[kind].items() if name in names} for kind in PROVED}
-    bundle.write_json(out, bundle.AGREEMENT, {**found, **kept, "files": hashes, "left_out": left_out})
+    told = {**found, **kept, "files": hashes, "left_out": left_out, "remade": earlier | records}
+    if not told["remade"]:
+        del told["remade"]
+    bundle.write_json(out, bundle.AGREEMENT, told)
+
+
+def _another_file(name: str, one: Format, folder: Path) -> str:
+    without = "" if one.name in SOURCES else f", or push it --without {one.name}"
+    return f"{name} is not the file that was verified; {_verify(folder)} again{without}."
 
 
 def _verify(folder: Path) -> str:

@@ -11,7 +11,8 @@ import tensorflow as tf
 from keras import layers, ops
 
 from hub import BundleError, ImageClassifier
-from hub.formats.foreign import as_classifier, drawn
+from hub.drawn import drawn
+from hub.formats.foreign import as_classifier
 from hub.formats.onnx import to_onnx
 from hub.scores import softmax
 

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from hub import BundleError, ImageClassifier
 from hub.cli import app
+from hub.drawn import drawn
 from hub.formats import h5
-from hub.formats.foreign import drawn
 
 SIDE = 8
 
