@@ -196,7 +196,7 @@ def test_other_tools_folders_are_known(kind, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("a.tflite", "LiteRT file"), ("a.pth", "PyTorch"), ("a.onnx", "ONNX file alone"), ("a.jpg", "name the folder")],
+    [("a.tflite", "LiteRT file"), ("a.pth", "PyTorch"), ("a.onnx", "ONNX file alone"), ("a.jpg", "is a file")],
 )
 def test_other_tools_files_are_known(name, words, tmp_path):
     """By their ending."""
