@@ -81,6 +81,7 @@ def api(offer: Offer) -> FastAPI:
         description="One picture that is refused is an error; among several it is a row with its error.",
         operation_id="predict",
         response_model=Answers,
+        response_description="An answer for each picture, in their order",
         responses={status: {"model": Error, "description": why} for status, why in ERRORS.items()},
         openapi_extra={"requestBody": BODY},
     )
@@ -90,7 +91,14 @@ def api(offer: Offer) -> FastAPI:
         except ClientDisconnect:
             return Response(status_code=400)  # nobody reads it
 
-    @app.get("/info", tags=["model"], summary="Say which model this is", operation_id="info", response_model=Info)
+    @app.get(
+        "/info",
+        tags=["model"],
+        summary="Say which model this is",
+        operation_id="info",
+        response_model=Info,
+        response_description="The model, its labels, its limits",
+    )
     async def about() -> Response:
         return reply(info(offer))
 

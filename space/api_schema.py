@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
+from pydantic.json_schema import SkipJsonSchema
 
 from space.viewer import OPACITY
 
@@ -46,7 +47,7 @@ class Query(BaseModel):
 
 def query_of(labels: list[str]) -> type[Query]:
     """Return the Query of a model, which names one of its labels."""
-    one = Annotated[Literal[tuple(labels)] | None, BeforeValidator(lambda said: said or None)]
+    one = Annotated[Literal[tuple(labels)] | SkipJsonSchema[None], BeforeValidator(lambda said: said or None)]
     return create_model("Query", __base__=Query, label=(one, Query.model_fields["label"]))
 
 

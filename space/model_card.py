@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator
-from html.parser import HTMLParser
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from pathlib import Path
 
 import gradio as gr
+import nh3
 from markupsafe import Markup
 
 from hub import BundleError, ImageClassifier
@@ -26,13 +23,19 @@ from space.offer import Offer
 from space.opening import opening
 from space.record import fetch
 
-if TYPE_CHECKING:
-    from markdown_it.token import Token
-
 MOST_BYTES, MOST_FIGURE_BYTES, MOST_FIGURES = 2**18, 2**20, 12
-SCHEMES = {"http", "https", "mailto"}
-FRONT = ("license", "library_name", "pipeline_tag", "base_model", "datasets", "metrics", "language", "tags")
 PNG = b"\x89PNG\r\n\x1a\n"
+FRONT = ("license", "library_name", "pipeline_tag", "base_model", "datasets", "metrics", "language", "tags")
+
+# What stays of the HTML: words, what marks them, links to open, and figures.
+TAGS = {
+    "h2", "h3", "h4", "h5", "h6", "p", "a", "code", "pre", "strong", "em", "s", "ul", "ol", "li", "blockquote", "hr",
+    "br", "table", "thead", "tbody", "tr", "th", "td", "img",
+}  # fmt: skip
+ATTRIBUTES = {"*": set(), "a": {"href"}, "img": {"src", "alt"}, "ol": {"start"}, "th": {"style"}, "td": {"style"}}
+ADDED = {"a": {"target": "_blank"}, "img": {"loading": "lazy"}, "th": {"scope": "col"}}
+SCHEMES = {"http", "https", "mailto"}
+WORDLESS = {"script", "style", "iframe", "template", "svg", "math"}  # what is inside goes as well
 
 
 def card(folder: Path) -> Markup | None:
@@ -87,125 +90,54 @@ def _words(entry: object) -> list[str]:
 
 
 def render(text: str, folder: Path) -> Markup:
-    """Return a card's Markdown as HTML in which nothing of its author's runs or loads.
-
-    The parser's own HTML is made of escaped text and of the tags that it knows. What could do more is changed in its
-    tokens before: addresses, pictures, and the author's own HTML, of which only the words stay.
-    """
+    """Return a card's Markdown as HTML in which nothing of its author's runs or loads."""
     from markdown_it import MarkdownIt
 
     parser = MarkdownIt("commonmark", {"linkify": False}).enable(["table", "strikethrough"])
-    tokens = list(_safe(parser.parse(text), _Figures(folder)))
-    html = parser.renderer.render(tokens, parser.options, {})
+    tokens, figures = parser.parse(text), _figures(text, folder)
+    shown = set()  # once each: the same one a thousand times would fill the memory
+    for token in tokens:
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{min(int(token.tag[1]) + 1, 6)}"  # the page has its own h1
+        for part in token.children or ():
+            if part.type == "image" and (part.attrs["src"] not in figures or part.attrs["src"] in shown):
+                part.type, part.content = "text", f"[{part.content}]" if part.content else ""
+            elif part.type == "image":
+                shown.add(part.attrs["src"])
+
+    def kept(_tag: str, name: str, value: str) -> str | None:
+        """Return an attribute as it stays: an address that leads nowhere here, or to a picture elsewhere, goes."""
+        if name == "src":
+            return figures.pop(value, None)
+        return value if name != "href" or value.lower().startswith(tuple(f"{scheme}:" for scheme in SCHEMES)) else None
+
+    html = nh3.clean(
+        parser.renderer.render(tokens, parser.options, {}),
+        tags=TAGS,
+        clean_content_tags=WORDLESS,
+        attributes=ATTRIBUTES,
+        attribute_filter=kept,
+        set_tag_attribute_values=ADDED,
+        url_schemes=SCHEMES,
+        filter_style_properties={"text-align"},
+        link_rel="noopener noreferrer nofollow",
+    )
     html = html.replace("<table>", "<div class='scroll'><table>").replace("</table>", "</table></div>")
     return Markup(html.replace("{", "&#123;"))  # gr.HTML reads {{templates}}
 
 
-class _Figures:
-    """The pictures that a card may show: PNG files of the bundle's figures folder."""
-
-    def __init__(self, folder: Path):
-        self._folder, self._left = folder / FIGURES, MOST_FIGURES
-
-    def __call__(self, address: str) -> str | None:
-        """Return a picture as an address that holds it; None if it is no figure of the bundle."""
-        path = PurePosixPath(address)
-        if path.parent != PurePosixPath(FIGURES) or path.suffix.lower() != ".png" or not self._left:
-            return None
+def _figures(text: str, folder: Path) -> dict[str, str]:
+    """Return the pictures that a card may show, as addresses that hold them: PNG files of the bundle's figures."""
+    named = [path for path in sorted((folder / FIGURES).glob("*.png")) if f"{FIGURES}/{path.name}" in text]
+    found = {}
+    for path in named[:MOST_FIGURES]:
         try:
-            content = read_limited(self._folder / path.name, MOST_FIGURE_BYTES)
-        except (BundleError, OSError, ValueError):
-            return None
-        if not content.startswith(PNG):
-            return None
-        self._left -= 1
-        return data_url(content, "image/png")
-
-
-def _safe(tokens: list[Token], figures: _Figures) -> Iterator[Token]:
-    """Yield tokens of which the renderer makes nothing that acts."""
-    shown: list[bool] = []  # of the links that are open
-    for token in tokens:
-        if token.type == "html_block":
-            yield from _as_paragraph(token.content)
-        elif token.type == "html_inline":
-            pass  # a tag; the words between two of them are tokens of their own
-        elif token.type == "image":
-            yield _as_figure(token, figures(str(token.attrs.get("src", ""))))
-        elif token.type == "link_open":
-            shown.append(_opens(str(token.attrs.get("href", ""))))
-            if shown[-1]:
-                token.attrs = {"href": token.attrs["href"], "target": "_blank", "rel": "noopener noreferrer nofollow"}
-                yield token
-        elif token.type == "link_close":
-            if shown.pop():
-                yield token
-        else:
-            token.attrs = _kept(token)
-            if token.type.startswith("heading_"):
-                token.tag = f"h{min(int(token.tag[1]) + 1, 6)}"  # the page has its own h1
-            if token.children is not None:
-                token.children = list(_safe(token.children, figures))
-            yield token
-
-
-def _kept(token: Token) -> dict[str, Any]:
-    """Return the attributes that a token needs: where an ordered list starts, and how a column is aligned."""
-    kept = {"start": token.attrs["start"]} if isinstance(token.attrs.get("start"), int) else {}
-    if token.tag in ("td", "th") and "style" in token.attrs:
-        kept["style"] = token.attrs["style"]  # the parser's own text-align
-    return {**kept, "scope": "col"} if token.type == "th_open" else kept
-
-
-def _opens(address: str) -> bool:
-    """Whether a link's address leads to a page or a mailbox; one inside the repository leads nowhere here."""
-    try:
-        return urlsplit(address).scheme.lower() in SCHEMES
-    except ValueError:
-        return False
-
-
-def _as_paragraph(html: str) -> list[Token]:
-    """Return the words of a piece of HTML as a paragraph; nothing where it has none."""
-    from markdown_it.token import Token as New
-
-    words = _Words()
-    words.feed(html)
-    words.close()
-    content = " ".join(" ".join(words.found).split())
-    if not content:
-        return []
-    text = New("inline", "", 0, children=[New("text", "", 0, content=content)])
-    return [New("paragraph_open", "p", 1), text, New("paragraph_close", "p", -1)]
-
-
-class _Words(HTMLParser):
-    """Collects the words of a piece of HTML, without those of scripts and styles."""
-
-    def __init__(self):
-        super().__init__(convert_charrefs=True)
-        self.found: list[str] = []
-        self._silent = 0
-
-    def handle_starttag(self, tag: str, attrs: list) -> None:
-        self._silent += tag in ("script", "style", "iframe", "template", "svg")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._silent = max(0, self._silent - (tag in ("script", "style", "iframe", "template", "svg")))
-
-    def handle_data(self, data: str) -> None:
-        if not self._silent:
-            self.found.append(data)
-
-
-def _as_figure(token: Token, address: str | None) -> Token:
-    """Return a picture's token with its content inside, or its description alone."""
-    from markdown_it.token import Token as New
-
-    if address is None:
-        return New("text", "", 0, content=f"[{token.content}]" if token.content else "")
-    token.attrs = {"src": address, "alt": "", "loading": "lazy"}  # the renderer fills in the alternative text
-    return token
+            content = read_limited(path, MOST_FIGURE_BYTES)
+        except (BundleError, OSError):  # too large, or not to be read: the card is worth having without it
+            continue
+        if content.startswith(PNG):
+            found[f"{FIGURES}/{path.name}"] = data_url(content, "image/png")
+    return found
 
 
 # ---------------------------------------------------------------- the tab

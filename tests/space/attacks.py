@@ -43,4 +43,11 @@ ATTACKS = [
     "1. one\n2. <img src=x onerror=window.hacked=1>",
     "<p><<img src=x onerror=window.hacked=1>>",
     "<img src=x onerror=window.hacked=1",
+    "<img src='figures/none.png' srcset='https://attacker.invalid/a.png 2x' style='background: url(//a.invalid)'>",
+    "<table><tr><th style='text-align:right; background: url(//attacker.invalid/x)' onclick=x>a</th></tr></table>",
+    "<math><mtext><table><mglyph><style><math><img src=x onerror=window.hacked=1></style></table></mtext></math>",
+    "<svg></p><style><a id='</style><img src=1 onerror=window.hacked=1>'>",
+    "<noscript><p title='</noscript><img src=x onerror=window.hacked=1>'>",
+    "<a href='\x01javascript:window.hacked=1'>a</a><a href='java\tscript:window.hacked=1'>b</a>",
+    "<a href='//attacker.invalid' target=_self rel=opener name=figures title=x>click</a>",
 ]

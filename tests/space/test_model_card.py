@@ -89,11 +89,20 @@ def test_figures_of_the_bundle_are_inside_and_others_are_words(tmp_path):
         assert f"[{name}]" in shown
 
 
+def test_a_figure_is_shown_once_and_a_large_one_is_not(tmp_path):
+    """A few bytes of a card must not become megabytes of a page."""
+    (tmp_path / "figures").mkdir()
+    Image.new("RGB", (4, 3), "red").save(tmp_path / "figures/roc.png")
+    (tmp_path / "figures/huge.png").write_bytes(model_card.PNG + bytes(model_card.MOST_FIGURE_BYTES))
+    shown = written(tmp_path, "![a](figures/roc.png)" * 500 + "<img src='figures/roc.png'> ![b](figures/huge.png)")
+    assert shown.count("src=") == 1
+
+
 def test_links_open_in_a_new_tab_and_say_nothing_of_this_page(tmp_path):
     shown = written(
         tmp_path, "[a](https://example.invalid/x?y=1&z=2) [b](predictions.parquet) [c](#results) <me@x.invalid>"
     )
-    links = [tag[1] for tag in Found(shown).tags if tag[0] == "a"]
+    links = [tag[1] for tag in Found(shown).tags if tag[0] == "a" and "href" in tag[1]]
     assert [link["href"] for link in links] == ["https://example.invalid/x?y=1&z=2", "mailto:me@x.invalid"]
     assert all(link["target"] == "_blank" and "noopener noreferrer" in link["rel"] for link in links)
     assert "b" in shown and "c" in shown
