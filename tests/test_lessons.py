@@ -352,7 +352,7 @@ def test_a_strangers_photos(own):
 
 def test_what_the_terminal_says_is_explained(own):
     _, read = own
-    rows = re.findall(r"^\| `([^`]+)` \|", section("4. Teach"), re.MULTILINE)
+    rows = re.findall(r"^\| `([^`]+)` \|", section("4. Train"), re.MULTILINE)
     assert len(rows) == 5
     for row in rows:
         assert re.search(re.escape(row).replace("…", ".*"), read.text), row
@@ -403,7 +403,7 @@ def test_every_refusal_that_the_page_explains(own, tmp_path):
 
 
 def test_what_the_page_says_of_files(tmp_path):
-    page = section("1. One folder a label")
+    page = section("1. One folder per label")
     kinds = re.search(r"JPEG.* or BMP", page, re.DOTALL)[0].replace(" or ", ", ").split(", ")
     assert len(kinds) == 9
     for kind in kinds:
