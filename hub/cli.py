@@ -13,7 +13,8 @@ import typer
 
 from hub import batch, bundle
 from hub.classifier import ImageClassifier, refuse_path
-from hub.errors import BundleError, Refusal, UsageError
+from hub.errors import BundleError, Refusal, UsageError, printable
+from hub.scores import many
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -143,12 +144,12 @@ def predict(
             print(f"{answered:,} answered by {classifier.name}, {without:,} not; written to {out}.")
     else:
         _print_answers(classifier, listened(), evidence=evidence, as_json=json_)
-    titles = f"{_pictures(len(unreadable))} could not be read:", f"{_files(len(skipped))} skipped:"
+    titles = f"{many(len(unreadable), 'picture')} could not be read:", f"{many(len(skipped), 'file')} skipped:"
     for failed, title in zip((unreadable, skipped), titles, strict=True):
         if failed:
             print(title, file=sys.stderr)
             for one in failed:
-                print(f"  {_printable(batch.text_of(one.file))}: {_printable(one.error)}", file=sys.stderr)
+                print(f"  {printable(batch.text_of(one.file))}: {printable(one.error)}", file=sys.stderr)
     if unreadable or skipped:
         raise typer.Exit(1)
 
@@ -167,7 +168,7 @@ def _print_answers(
             if as_json:
                 sys.stdout.write(batch.json_line(batch.row(one, names, classifier.labels)))
             elif one.prediction is not None:
-                found, file = one.prediction, _printable(batch.text_of(one.file))
+                found, file = one.prediction, printable(batch.text_of(one.file))
                 print(f"{found.label:<{width}}  {100 * found.probabilities.max():6.2f} %  {file}")
         sys.stdout.flush()
 
@@ -206,7 +207,7 @@ def import_(
     if json_:
         _print_json({"folder": str(out), "labels": made.labels, "image_size": made.image_size})
     else:
-        print(f"The model is in {out}: {', '.join(map(_printable, made.labels))}, {made.image_size} pixels a side.")
+        print(f"The model is in {out}: {', '.join(map(printable, made.labels))}, {made.image_size} pixels a side.")
 
 
 @command
@@ -498,7 +499,7 @@ def _check_card(there: bytes, text: str, source: str, *, as_json: bool) -> None:
         if not as_json:
             print(f"{bundle.CARD} of {source} is what its results render.")
         return
-    shown = {name: f"“{_printable(text[0])}”" if text else "nothing" for name, text in found.items()}
+    shown = {name: f"“{printable(text[0])}”" if text else "nothing" for name, text in found.items()}
     print(
         f"{bundle.CARD} of {source} differs from what its results render, first in line {line}: it has {shown['has']} "
         f"for {shown['should']}; render it again with --write.",
@@ -532,19 +533,6 @@ def _quiet_hub(as_json: bool) -> None:
         from huggingface_hub.utils import disable_progress_bars
 
         disable_progress_bars()
-
-
-def _pictures(count: int) -> str:
-    return f"{count:,} picture{'s' * (count != 1)}"
-
-
-def _files(count: int) -> str:
-    return f"{count:,} file{'s' * (count != 1)}"
-
-
-def _printable(text: str) -> str:
-    """Text that keeps to one line and sends a terminal nothing but letters."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _difference(value: float | None) -> str:

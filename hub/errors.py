@@ -50,6 +50,12 @@ def named(name: str, among: dict[str, Found], what: str) -> Found:
     return among[name]
 
 
+def printable(text: str, most: int | None = None) -> str:
+    """Return text on one line that sends a terminal nothing but letters; the middle of a longer one is left out."""
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return text if most is None or len(text) <= most else f"{text[: most - 30]}…{text[-29:]}"
+
+
 def first_line(error: Exception) -> str:
     """The first line of another library's error, short enough for a sentence."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:; ")

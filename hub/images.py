@@ -35,7 +35,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from hub.errors import ImageError, ImageTooLargeError, UnsupportedImageError
+from hub.errors import ImageError, ImageTooLargeError, UnsupportedImageError, printable
 
 try:
     import pillow_heif
@@ -281,10 +281,7 @@ def name_of(source) -> str:
         name = os.path.basename(os.fsdecode(name).rstrip("/\\"))
     except (TypeError, ValueError):
         name = ""
-    name = "".join(letter if letter.isprintable() else "?" for letter in name)
-    if len(name) > 80:
-        name = f"{name[:50]}…{name[-25:]}"
-    return name or "The picture"
+    return printable(name, most=80) or "The picture"
 
 
 def _decode(source, size: int | None, turn: contextlib.ExitStack) -> tuple[Image.Image, int, tuple[float, ...] | None]:

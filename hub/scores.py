@@ -141,8 +141,18 @@ def percent(probability: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """47 s, 12 min or 1 h 34 min."""
-    if seconds < 90:
-        return f"{round(seconds)} s"
-    hours, minutes = divmod(math.floor(seconds / 60 + 0.5), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+    """A time in words: 47 s, 1 min 30 s, 12 min, 1 h 34 min; from ten minutes on without seconds."""
+    total = math.floor(seconds + 0.5)
+    if total < 60:
+        return f"{total} s"
+    if total < 600:
+        large, small, units = *divmod(total, 60), ("min", "s")
+    else:
+        large, small, units = *divmod(math.floor(seconds / 60 + 0.5), 60), ("h", "min")
+    parts = [f"{value} {unit}" for value, unit in zip((large, small), units, strict=True) if value]
+    return " ".join(parts)
+
+
+def many(count: int, what: str) -> str:
+    """So many of something, in words: "1 picture", "2 pictures"."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from zipfile import ZipInfo
 
 from hub.batch import OTHER_PICTURES, SUFFIXES
-from hub.errors import ImageError
+from hub.errors import ImageError, printable
 from space.guards import MAX_FILE_SIZE
 
 ENTRY = MAX_FILE_SIZE  # bytes of one unpacked picture; as much as may be uploaded by itself
@@ -27,12 +27,6 @@ NAME = 1000  # characters of a name that are shown
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others unpack as much as they like at once
 LITTER = {"thumbs.db", "desktop.ini"}  # with what is hidden and __MACOSX, left by systems, not by people
 ENCRYPTED = 0x1  # bit 0 of the flags (APPNOTE.TXT, 4.4.4)
-
-
-def printable(name: str) -> str:
-    """Return a file's name as it can be shown and written anywhere: no control characters, not endless."""
-    name = "".join(letter if letter.isprintable() else "?" for letter in name)
-    return name if len(name) <= NAME else f"{name[: NAME - 30]}…{name[-29:]}"
 
 
 @dataclass
@@ -68,11 +62,13 @@ class Archive:
             self._zip = zipfile.ZipFile(listing)
         except _TooLong:
             self._file.close()
-            raise ImageError(f"{printable(name)} lists too many files; send its pictures in smaller zips.") from None
+            raise ImageError(
+                f"{printable(name, NAME)} lists too many files; send its pictures in smaller zips."
+            ) from None
         except Exception as error:  # zipfile raises almost anything on damaged data
             self._file.close()
             problem = "is broken or no zip and cannot be opened; make it again, or send the pictures themselves."
-            raise ImageError(f"{printable(name)} {problem}") from error
+            raise ImageError(f"{printable(name, NAME)} {problem}") from error
         listing.most = ENTRY  # what follows is read in chunks
         self.pictures: list[tuple[str, ZipInfo]] = []
         self.skipped: list[str] = []
@@ -86,9 +82,9 @@ class Archive:
             return
         # Pictures that are not read are among them: people expect a line on them, not that they vanish.
         if path.suffix.lower() in SUFFIXES | OTHER_PICTURES.keys() | {".zip"}:
-            self.pictures.append((printable(entry.filename), entry))
+            self.pictures.append((printable(entry.filename, NAME), entry))
         else:
-            self.skipped.append(printable(entry.filename))
+            self.skipped.append(printable(entry.filename, NAME))
 
     def read(self, entry: ZipInfo, allowance: Allowance) -> bytes:
         """Return a picture's file; safe in several threads.
@@ -96,7 +92,7 @@ class Archive:
         Raises:
             ImageError: one sentence that names the file and the remedy.
         """
-        name = printable(PurePosixPath(entry.filename.replace("\\", "/")).name)
+        name = printable(PurePosixPath(entry.filename.replace("\\", "/")).name, NAME)
         refuse = _refusal_of(name)
         if name.lower().endswith(".zip"):
             raise refuse("is a zip inside a zip; send it by itself")

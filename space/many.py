@@ -28,10 +28,11 @@ from PIL import ImageOps
 
 from hub import BundleError, ImageClassifier, ImageError
 from hub.batch import BATCH, Answer, answers, columns, csv_line, row
+from hub.errors import printable
 from hub.heatmaps import layer, shown_map
 from hub.images import to_tensor_and_picture
 from space import guards
-from space.archives import ENTRY, Allowance, Archive, printable
+from space.archives import ENTRY, NAME, Allowance, Archive
 from space.html import data_url
 from space.languages import Say, fixed, of, texts
 from space.offer import Offer
@@ -318,7 +319,7 @@ def build(offer: Offer) -> None:
         if not dropped:
             return {state: before, table: gr.skip(), files: None}
         _end(before)
-        run = Run([(path, printable(name)) for path, name in dropped])
+        run = Run([(path, printable(name, NAME)) for path, name in dropped])
         return {state: run, table: run.start(classifier, of(request)), files: None}
 
     def on_next(run: Run | None, event: gr.EventData, request: gr.Request):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from hub.scores import BINS, calibration, duration, log_odds, percent, softmax, wilson
+from hub.scores import BINS, calibration, duration, log_odds, many, percent, softmax, wilson
 
 
 def drawn(labels: int, photos: int = 400) -> tuple[np.ndarray, np.ndarray]:
@@ -64,5 +64,17 @@ def test_no_probability_is_rounded_to_a_certainty(probability, text):
     assert percent(probability) == text
 
 
-def test_durations():
-    assert [duration(s) for s in (0.4, 47.2, 89.4)] == ["0 s", "47 s", "89 s"]
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.4, "0 s"), (47.2, "47 s"), (59.4, "59 s"), (59.6, "1 min"), (89.9, "1 min 30 s"), (119.7, "2 min"),
+        (599.4, "9 min 59 s"), (599.6, "10 min"), (749, "12 min"), (3569.7, "59 min"), (3599.7, "1 h"),
+        (5640, "1 h 34 min"), (7199, "2 h"), (90_000, "25 h"),
+    ],
+)  # fmt: skip
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_one_is_not_called_many():
+    assert [many(count, "picture") for count in (0, 1, 1234)] == ["0 pictures", "1 picture", "1,234 pictures"]

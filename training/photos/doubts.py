@@ -16,9 +16,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from tqdm import tqdm
 
-from hub.scores import softmax, wilson
+from hub.scores import many, softmax, wilson
 from training.photos.data import Photos, by_lot
-from training.results.pages import many
 
 if TYPE_CHECKING:
     from hub.classifier import ImageClassifier

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from hub.batch import look_for_pictures, text_of
 from hub.errors import DataError, ImageError
+from hub.scores import many
 from training.photos.label_tables import Labelled, label_column, labels_in_tables
 from training.photos.split_words import is_filler, split_in, split_of
-from training.results.pages import many
 
 LABEL, SPLIT, ANY = "LABEL", "SPLIT", "*"  # of a pattern
 LISTED = 4  # names in a sentence

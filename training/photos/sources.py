@@ -10,11 +10,11 @@ from hub.batch import text_of
 from hub.bundle import label_fault
 from hub.errors import DataError, ImageError, Refusal, first_line
 from hub.images import recognise
+from hub.scores import many
 from training.photos.folders import LabelFolder, describes_pictures, listed, read_folder, skipped_in_words, with_pattern
 from training.photos.label_tables import LABEL_COLUMNS, label_column
 from training.photos.split_words import WORDS, split_of
 from training.photos.zips import unpacked
-from training.results.pages import many
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict, Features

@@ -11,11 +11,11 @@ import numpy as np
 
 from hub.errors import DataError
 from hub.record import Predictions
-from hub.scores import score
+from hub.scores import duration, score
 from training.files import write_json
 from training.results import figures
 from training.results.bootstrap import LEVEL, SEED
-from training.results.pages import figure_html, write_page
+from training.results.pages import figure_html, listed, write_page
 from training.results.significance import Resampled, affordable, differences, holm, mcnemar
 from training.runs import HELD_OUT, Run, read_run, run_folders
 
@@ -100,8 +100,8 @@ def _entries(runs: list[Run], split: str | None) -> list[Entry]:
     for run in runs[1:]:
         if set(run.predictions.label_names) != set(names):
             raise DataError(
-                f"{runs[0].folder} has the labels {_listed(names)}, {run.folder} has "
-                f"{_listed(run.predictions.label_names)}; compare runs of the same labels."
+                f"{runs[0].folder} has the labels {listed(names)}, {run.folder} has "
+                f"{listed(run.predictions.label_names)}; compare runs of the same labels."
             )
     common = [name for name in HELD_OUT if all(name in run.splits for run in runs)]
     if split is None and not common:
@@ -130,10 +130,6 @@ def _names(runs: list[Run]) -> list[str]:
     """Folder names, or whole paths where two folders are called the same."""
     names = [run.name for run in runs]
     return names if len({*names}) == len(names) else [str(run.folder) for run in runs]
-
-
-def _listed(names: list[str], most: int = 6) -> str:
-    return ", ".join(names) if len(names) <= most else f"{', '.join(names[:most])}, … ({len(names)})"
 
 
 def _in_order(found: Predictions, names: list[str]) -> Predictions:
@@ -361,8 +357,8 @@ def run_comparison(
     figures.write_png(figure, out / "scores.png")
     write_page(
         page, "compare.html", title="Runs compared", found=found, words=words, titles=TITLES, score=score,
-        bars=bars, chart=figure_html(figure, "The same bars side by side"), duration=_duration, megabytes=_megabytes,
-        seeds=several_seeds(found["groups"]), signed=_signed, rounded=_rounded, listed=_listed, alpha=ALPHA, told=TOLD,
+        bars=bars, chart=figure_html(figure, "The same bars side by side"), duration=_time, megabytes=_megabytes,
+        seeds=several_seeds(found["groups"]), signed=_signed, rounded=_rounded, listed=listed, alpha=ALPHA, told=TOLD,
     )  # fmt: skip
     echo(text_table(found))
     for title, text in words[:TOLD]:
@@ -386,7 +382,7 @@ def text_table(found: dict) -> str:
     lines = [
         [
             row["name"], row["recipe"], str(row["seed"]), _megabytes(row["bytes"]), str(row["epochs"]),
-            _duration(row["seconds"]), *(score(name, row[name]) for name in TITLES),
+            _time(row["seconds"]), *(score(name, row[name]) for name in TITLES),
         ]
         for row in found["runs"]
     ]  # fmt: skip
@@ -408,10 +404,5 @@ def _megabytes(size: int | None) -> str:
     return "?" if size is None else f"{size / 1e6:.1f}"
 
 
-def _duration(seconds: float | None) -> str:
-    if seconds is None or not np.isfinite(seconds):
-        return "?"
-    minutes = round(seconds / 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60:02} min"
-    return f"{minutes} min" if minutes >= 10 else f"{int(seconds) // 60}:{int(seconds) % 60:02} min"
+def _time(seconds: float | None) -> str:
+    return "?" if seconds is None or not np.isfinite(seconds) else duration(seconds)

@@ -23,7 +23,7 @@ from sklearn.metrics import confusion_matrix as count_confusions
 
 from hub.files import write_aside
 from hub.heatmaps import overlay, shown_map
-from hub.scores import BINS, calibration, log_odds, percent, softmax, wilson
+from hub.scores import BINS, calibration, log_odds, many, percent, softmax, wilson
 from training.files import DamagedError
 
 if TYPE_CHECKING:
@@ -555,7 +555,7 @@ def _titled(figure: Figure, what: str, title: str, photos: int) -> Figure:
 
 def _about(title: str, photos: int) -> str:
     """The title with the number of photos, unless it says that already."""
-    return title if f"{photos:,} " in title else f"{title}, {photos:,} photo{'' if photos == 1 else 's'}"
+    return title if f"{photos:,} " in title else f"{title}, {many(photos, 'photo')}"
 
 
 def cut(name: str, longest: int = 40) -> str:

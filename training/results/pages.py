@@ -9,7 +9,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from hub.files import write_aside
-from training.results.figures import DPI
+from training.results.figures import DPI, short_name
 
 _templates = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -41,6 +41,7 @@ def write_page(path: Path, template: str, **values: object) -> None:
     write_aside(path, lambda file: file.write(text.encode()))
 
 
-def many(number: int, what: str) -> str:
-    """So many of something, in words: "1 picture", "2 pictures"."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+def listed(names: list[str], most: int = 12) -> str:
+    """Names in a row, at most so many of them: "cat, dog", "ant, bee, … (40)"."""
+    shown = ", ".join(map(short_name, names[:most]))
+    return shown if len(names) <= most else f"{shown}, … ({len(names)})"

@@ -18,12 +18,12 @@ from hub.errors import BundleError, DataError, ImageError, StorageError
 from hub.explain import METHODS, Method, best_for
 from hub.heatmaps import colour, fixed_scale, overlay, shown_map
 from hub.record import Predictions
-from hub.scores import BINS, SCORES, calibration, log_odds, percent, score, softmax
+from hub.scores import BINS, SCORES, calibration, duration, log_odds, percent, score, softmax
 from training.files import write_json
 from training.photos.data import load_photos
 from training.results import figures
 from training.results.figures import cut
-from training.results.pages import figure_html, write_page
+from training.results.pages import figure_html, listed, write_page
 from training.results.verdicts import RULES, augmentation, guessing, judge, softened
 from training.runs import Run, read_run, run_folders
 
@@ -269,7 +269,7 @@ def head(run: Run) -> list[tuple[str, str]]:
     rows = [
         ("Recipe", run.recipe),
         ("Data", _data_words(data)),
-        ("Labels", _joined(run.predictions.label_names)),
+        ("Labels", listed(run.predictions.label_names)),
         ("Model", f"{kind}, for pictures of {run.config['image_size']} × {run.config['image_size']}; head: {last}"),
         ("Its file", f"{model.stat().st_size / 1e6:.1f} MB (model.keras)" if model.is_file() else ""),
         ("Steps", f"{settings['optimizer']}, learning_rate={settings['learning_rate']:g} ({settings['schedule']}), "
@@ -280,7 +280,7 @@ def head(run: Run) -> list[tuple[str, str]]:
         ("Augmentation", ", ".join(f"{key}={value}" for key, value in augmentation(settings).items()) or "none"),
         ("Seed", str(settings["seed"])),
         ("Started", _date(started)),
-        ("Time", _duration(seconds)),
+        ("Time", duration(seconds) if math.isfinite(seconds) else ""),
         ("Machine", ", ".join(f"{key} {value}" for key, value in machine.items() if value is not None)),
         ("Command", str(training.get("command") or "")),
     ]  # fmt: skip
@@ -291,11 +291,6 @@ def _data_words(data: dict) -> str:
     splits = data.get("splits") or {}
     sizes = [f"{name} {part['photos']:,}" for name, part in splits.items() if part.get("photos")]
     return f"{data.get('name') or 'not recorded'}{': ' + ', '.join(sizes) if sizes else ''}"
-
-
-def _joined(names: list[str], most: int = 12) -> str:
-    listed = ", ".join(cut(name) for name in names[:most])
-    return listed if len(names) <= most else f"{len(names)}: {listed}, …"
 
 
 def marked(text: str) -> Markup:
@@ -309,15 +304,6 @@ def _date(text: Any) -> str:
         return datetime.datetime.fromisoformat(text).strftime("%d %B %Y, %H:%M %Z").strip()
     except (TypeError, ValueError):
         return ""
-
-
-def _duration(seconds: float) -> str:
-    if not math.isfinite(seconds):
-        return ""
-    hours, minutes = int(seconds // 3600), int(seconds % 3600 // 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {seconds % 60:.0f} s" if minutes else f"{seconds:.0f} s"
 
 
 def not_known(run: Run, split: str, numbers: dict, shown: dict) -> list[str]:
@@ -349,7 +335,7 @@ def not_known(run: Run, split: str, numbers: dict, shown: dict) -> list[str]:
     found.append("Whether near copies are in two splits: only pictures with exactly the same pixels are kept in one.")
     if rare:
         found.append(
-            f"Much about {_joined(rare, 5)}: there are fewer than {FEW} pictures of "
+            f"Much about {listed(rare, 5)}: there are fewer than {FEW} pictures of "
             f"{'it' if len(rare) == 1 else 'each'}, so {'its' if len(rare) == 1 else 'their'} own scores are rough."
         )
     if shown["method"]:

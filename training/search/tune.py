@@ -40,6 +40,7 @@ from tqdm import tqdm
 
 from hub.errors import DataError, first_line
 from hub.files import storage
+from hub.scores import many
 from training.files import DamagedError, read_json, write_json
 from training.runs import differences, identity
 from training.search.search_space import Space, default_space, inside, parse_space, rounded
@@ -443,10 +444,7 @@ def _search(search: Search, trials: int | None, until: float, command: Callable[
     from training.search.tune_report import conclude
 
     if search.ended:
-        there = len(search.ended)
-        print(
-            f"{search.folder} holds {there} trial{'' if there == 1 else 's'} already; the search continues.", flush=True
-        )
+        print(f"{search.folder} holds {many(len(search.ended), 'trial')} already; the search continues.", flush=True)
     code = 0
     try:
         search.go_on(trials, until, functools.partial(print, flush=True))

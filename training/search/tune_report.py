@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.importance import FanovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from hub.scores import duration
+from hub.scores import duration, many
 from training.files import write_json, write_rows
 from training.results.figures import COLOURS, FONT, new_figure, short_name, write_png
 from training.results.pages import figure_html, write_page
@@ -104,7 +104,7 @@ def counted(rows: list[dict]) -> str:
     """How many trials there are, and how they ended."""
     parts = [(sum(row["state"] == state for row in rows), state) for state in STATES.values()]
     found = ", ".join(f"{number} {state}" for number, state in parts if number)
-    return f"{len(rows)} trial{'' if len(rows) == 1 else 's'}: {found}." if rows else "No trial has begun."
+    return f"{many(len(rows), 'trial')}: {found}." if rows else "No trial has begun."
 
 
 def gain(found: dict[str, Any]) -> str:

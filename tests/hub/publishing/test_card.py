@@ -15,7 +15,7 @@ from huggingface_hub.utils import validate_repo_id
 from hub.formats import FORMATS
 from hub.publishing import staging
 from hub.publishing.card import NOT_TOLD_APART, render
-from hub.scores import NOT_MEASURED, SCORES, duration, score
+from hub.scores import NOT_MEASURED, SCORES, score
 from training.results.bootstrap import scores_of
 
 ROOT = Path(__file__).parents[3]
@@ -385,14 +385,6 @@ def test_the_place_of_a_folder_stays_private():
 )
 def test_printed_digits(name, entry, expected):
     assert score(name, entry) == expected
-
-
-@pytest.mark.parametrize(
-    ("seconds", "expected"),
-    [(0.4, "0 s"), (47, "47 s"), (89.9, "90 s"), (720, "12 min"), (5640, "1 h 34 min")],
-)
-def test_durations(seconds, expected):
-    assert duration(seconds) == expected
 
 
 def test_rendering_needs_no_template_engine():
