@@ -207,6 +207,7 @@ def _squashed(picture: Image.Image, box: tuple[float, ...] | None, size: int) ->
 def declared_pixels(data: bytes) -> int:
     """Return how many pixels a file says it has, without decoding any; 0 where it does not say.
 
+    The beginning of a file is enough, but of a TIFF whose tags stand further back: it may be as large as is allowed.
     It tells large pictures from small ones before there is time for them; whether it is true, decoding shows.
     """
     try:
@@ -222,10 +223,10 @@ def declared_pixels(data: bytes) -> int:
         elif data.startswith(b"BM"):
             width, height = struct.unpack_from("<ii", data, 18)
         elif _format(data) == "TIFF":
-            tags = _Directory(data)
-            width, height = tags.number(256), tags.number(257)
+            width, height = _tiff_size(data)
         elif _format(data) == "JPEG2000":
-            width, height = _Codestream(data, *_jp2_parts(data)[1]).size
+            right, bottom, left, top = struct.unpack_from(">4I", data, data.index(b"\xff\x4f\xff\x51") + 8)
+            width, height = right - left, bottom - top
         else:  # the largest of an AVIF's or HEIC's items
             sizes = (struct.unpack_from(">II", data, found.end()) for found in re.finditer(b"ispe\0\0\0\0", data))
             width, height = max(sizes, key=lambda size: size[0] * size[1])
@@ -1124,6 +1125,15 @@ def _from_tiff(data: bytes) -> tuple[Image.Image, int]:
     image.load()
     orientation = tags.number(274, 1)
     return _plain_tiff(image, bits[0], inverted), orientation if 1 <= orientation <= 8 else 1
+
+
+def _tiff_size(data: bytes) -> tuple[int, int]:
+    """Return (width, height), or the largest that is read where the tags are not among these bytes."""
+    try:
+        tags = _Directory(data)
+    except _Refusal:
+        return MAX_PIXELS, 1
+    return tags.number(256), tags.number(257)
 
 
 def _tiff_pieces(

@@ -1109,7 +1109,9 @@ def test_a_very_long_picture_keeps_a_pixel():
 @pytest.mark.parametrize("kind", FILES)
 def test_a_file_says_how_many_pixels_it_has(kind):
     assert declared_pixels(FILES[kind]) == SCENE.width * SCENE.height
-    assert declared_pixels(FILES[kind][:8]) == 0
+    assert declared_pixels(FILES[kind][:8]) == (MAX_PIXELS if "tiff" in kind else 0)
+    if kind not in ("tiff lzw", "tiff fax", "tiff jpeg", "bigtiff"):  # whose tags may stand at the end
+        assert declared_pixels(FILES[kind][: len(FILES[kind]) // 2]) == SCENE.width * SCENE.height
 
 
 def test_large_pictures_wait_for_each_other_and_small_ones_for_none():
