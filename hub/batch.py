@@ -1,6 +1,7 @@
 """Many pictures: finding them, answering them a batch at a time, and writing the answers into one file.
 
-The file has a row for each picture, in the order they were named, with the same columns in all three kinds:
+The file has a row for each picture, in the order they were named, and then one for each file that was skipped although
+it looks meant (`unanswered`), with the same columns in all three kinds:
 
 file             the path as it was found; bytes of a name that are no UTF-8 are written \\xff
 label            the most probable label; empty for a picture that cannot be read, as all that follows
@@ -8,7 +9,7 @@ probability      of that label
 probability_X    of label X, for each of the K labels in the order of the logits
 logits           K numbers
 evidence         h × w × K numbers, nested so that evidence[row][column][label]; their mean over h and w is the logits
-error            why the picture cannot be read, in one sentence; empty for all others
+error            why the picture cannot be read or was skipped, in one sentence; empty for all others
 
 CSV writes the two lists as JSON text, JSON Lines and Parquet as nested lists. All numbers are float32 and come back
 exactly. While it is written the file is called NAME.part.csv; it gets its name when every row is in it and on the disk.
