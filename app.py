@@ -14,7 +14,7 @@ import sys
 import threading
 from pathlib import Path
 
-from hub import ImageClassifier
+from hub import ImageClassifier, Refusal
 from space import guards
 from space.offer import Offer
 from space.page import build
@@ -36,8 +36,8 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
         default=os.environ.get("COMPARE_ID") or None,
         help="a second model, folder or Hub name, to see beside the first (default: $COMPARE_ID)",
     )
-    parser.add_argument("--samples", type=Path, metavar="FOLDER", help="more pictures to click on")
-    parser.add_argument("--photos", type=Path, metavar="FOLDER", help="the photos that the model was measured on")
+    parser.add_argument("--samples", type=folder, metavar="FOLDER", help="more pictures to click on")
+    parser.add_argument("--photos", type=folder, metavar="FOLDER", help="the photos that the model was measured on")
     parser.add_argument(
         "--host",
         default=os.environ.get("GRADIO_SERVER_NAME") or None,
@@ -52,6 +52,11 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def folder(name: str) -> Path:
+    """Return a folder as it was named; a shell leaves the ~ of --samples=~/pictures to us."""
+    return Path(os.path.expanduser(name))
+
+
 def opened(name: str | None) -> ImageClassifier:
     """Load a model; one of the Hub is fetched, or found in the cache, with its progress on standard error."""
     if name and not Path(name).expanduser().is_dir():
@@ -62,8 +67,9 @@ def opened(name: str | None) -> ImageClassifier:
 def main(arguments: list[str] | None = None) -> None:
     """Serve until interrupted; what cannot work is said in one sentence."""
     chosen = options(arguments)
-    # A container is stopped with SIGTERM: leave as with Ctrl-C, so that visitors' pictures are deleted.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if threading.current_thread() is threading.main_thread():  # the only one that may say what a signal does
+        # A container is stopped with SIGTERM: leave as with Ctrl-C, so that visitors' pictures are deleted.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         offer = Offer(
             opened(chosen.model),
@@ -77,7 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
         ):
             print(f"The page is open at {address}", flush=True)
             threading.Event().wait()
-    except (ValueError, OSError) as error:
+    except Refusal as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         pass

@@ -10,7 +10,6 @@ import io
 import threading
 import zipfile
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from zipfile import ZipInfo
@@ -120,8 +119,7 @@ class Archive:
 
     def close(self) -> None:
         """Close the file."""
-        with suppress(OSError):
-            self._file.close()
+        self._file.close()
 
 
 def _refusal_of(name: str) -> Callable[[str], ImageError]:

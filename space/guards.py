@@ -15,6 +15,7 @@ import gradio as gr
 from gradio import processing_utils
 from gradio.utils import get_upload_folder
 
+from hub import StorageError
 from space import visits
 
 MAX_FILE_SIZE = 32 * 2**20  # bytes of a picture; a 64-megapixel JPEG of a phone has about 25 MB
@@ -74,9 +75,10 @@ def uploaded(path: str | None) -> Path:
     Raises:
         gr.Error: the path leads out of Gradio's upload folder, to no file, or to one that the page itself offers.
     """
+    folder = Path(get_upload_folder()).resolve()
     try:
         real = Path(path or "").resolve()
-        allowed = real.is_relative_to(Path(get_upload_folder()).resolve()) and real.is_file()
+        allowed = real.is_relative_to(folder) and real.is_file()
     except (OSError, ValueError):  # too long, or a null byte
         allowed = False
     if not allowed or visits.is_offered(real):
@@ -90,8 +92,16 @@ def upload_folder() -> Iterator[Path]:
     """Keep uploads in a folder of this process alone, and delete it at the end.
 
     Gradio's default is one folder in /tmp for every app of the machine, whose files each app would serve.
+
+    Raises:
+        StorageError: there is no place for it.
     """
-    with tempfile.TemporaryDirectory(prefix="uploads-", ignore_cleanup_errors=True) as folder:
+    try:
+        made = tempfile.TemporaryDirectory(prefix="uploads-", ignore_cleanup_errors=True)
+    except OSError as error:
+        remedy = "free space, or name a folder that can be written to in TMPDIR"
+        raise StorageError(f"No folder can be made for uploads ({error.strerror or error}); {remedy}.") from error
+    with made as folder:
         before = os.environ.get("GRADIO_TEMP_DIR")
         os.environ["GRADIO_TEMP_DIR"] = folder
         stop = threading.Event()

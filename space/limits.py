@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -100,6 +101,7 @@ class Limits:
             await request.refuse(*refused.args)
         except JUNK:
             if request.path.startswith("/gradio_api/") and not request.started:
+                logging.getLogger(__name__).debug("Gradio stumbled over a request", exc_info=True)
                 await request.refuse(400, "The page does not understand this request; see /api/docs.")
             elif not request.gone:
                 raise

@@ -6,15 +6,12 @@ import functools
 import os
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hub import ImageClassifier, ImageError
 from hub.batch import SUFFIXES
 from hub.errors import DataError, Refusal
 from hub.images import open_image, pixel_hash
-
-if TYPE_CHECKING:
-    pass
+from space.work import WORK, is_large
 
 
 @functools.lru_cache(maxsize=4)
@@ -76,8 +73,12 @@ class Photos:
 
     def _try(self, path: Path) -> None:
         try:
-            name = pixel_hash(open_image(path))
+            name = WORK.run("photos", _hash, path, alone=is_large(path))
         except ImageError:
             return  # no photo of the record
         if name in self._wanted:
             self._found.setdefault(name, path)
+
+
+def _hash(path: Path) -> str:
+    return pixel_hash(open_image(path))

@@ -12,6 +12,7 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 
+from hub import UsageError
 from space import guards, languages, limits, tools
 from space.api import api, reply
 from space.offer import Offer
@@ -71,7 +72,7 @@ def serving(app: FastAPI, *, host: str | None = None, port: int | None = None) -
     """Serve while the block runs; gives the address.
 
     Raises:
-        OSError: the port is taken.
+        UsageError: nobody can listen there.
     """
     host = host or "127.0.0.1"
     with _bound(host, port) as listener:
@@ -82,7 +83,7 @@ def serving(app: FastAPI, *, host: str | None = None, port: int | None = None) -
         thread.start()
         while not server.started:
             if not thread.is_alive():
-                raise OSError("The server did not start; see the lines above.")
+                raise RuntimeError("The server did not start; see the lines above.")
             time.sleep(0.005)
         try:
             shown = f"[{host}]" if ":" in host else "localhost" if host == "0.0.0.0" else host
@@ -102,11 +103,11 @@ def _bound(host: str, port: int | None) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, candidate))
-        except OSError as error:
+        except (OSError, OverflowError) as error:  # the second is Python's for a port above 65535
             listener.close()
             problem = error
         else:
             return listener
     taken = f"Port {port}" if port is not None else f"Every port from {PORT} to {PORT + TRIED - 1}"
-    reason = (problem.strerror or str(problem)).lower()
-    raise OSError(f"{taken} cannot be listened on at {host} ({reason}); name another with --port.") from problem
+    reason = (getattr(problem, "strerror", None) or str(problem)).lower()
+    raise UsageError(f"{taken} cannot be listened on at {host} ({reason}); name another with --port.") from problem

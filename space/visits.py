@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import shutil
 import threading
 import time
@@ -124,8 +125,10 @@ def _paths_in(data) -> Iterator[str]:
 
 def _delete(path: Path) -> None:
     """Delete a file of the upload folder; its folder, named after its bytes, may be another visitor's just now."""
-    with contextlib.suppress(OSError):
-        path.unlink()
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:  # the next ones shall be deleted all the same
+        logging.getLogger(__name__).exception("An upload could not be deleted")
 
 
 def make_room(expected: int) -> bool:
@@ -148,7 +151,7 @@ def _uploads(folder: Path) -> list[tuple[float, int, Path]]:
     """Return time, bytes and path of each file in the upload folder, but for the page's own and what is arriving."""
     folder, own, found = folder.resolve(), _own(), []
     for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # deleted meanwhile
+        with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
             status = path.lstat()
             arrived = path.parent != folder or status.st_mtime < time.time() - UNFINISHED
             if path.is_file() and arrived and path not in own:

@@ -7,11 +7,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 import app
+from hub import StorageError
+from space import guards
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,7 +41,7 @@ def sigterm():
 
 
 @pytest.mark.usefixtures("sigterm")
-@pytest.mark.parametrize("wrong", ["model", "samples", "port"])
+@pytest.mark.parametrize("wrong", ["model", "samples", "port", "number"])
 def test_what_cannot_work_is_one_sentence(bundle_2, wrong, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with socket.socket() as taken:
@@ -52,12 +55,42 @@ def test_what_cannot_work_is_one_sentence(bundle_2, wrong, tmp_path, monkeypatch
                 ["--model", str(bundle_2), "--port", str(port)],
                 f"Port {port} cannot be listened on at 127.0.0.1 (address already in use); ",
             ),
+            "number": (
+                ["--model", str(bundle_2), "--port", "70000"],
+                "Port 70000 cannot be listened on at 127.0.0.1 (",
+            ),
         }[wrong]
         with pytest.raises(SystemExit) as stop:
             app.main(arguments)
     assert stop.value.code.startswith(sentence) and stop.value.code.endswith(".")
     assert "\n" not in stop.value.code
     assert not list(tmp_path.glob("uploads-*"))
+
+
+def test_no_place_for_uploads_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(StorageError, match="No folder can be made for uploads .* TMPDIR"), guards.upload_folder():
+        pass
+
+
+@pytest.mark.usefixtures("sigterm")
+def test_a_bug_is_not_told_as_a_refusal(monkeypatch):
+    """Nobody could find it by its one sentence."""
+    monkeypatch.setattr(app, "opened", lambda name: int(name))
+    with pytest.raises(ValueError, match="invalid literal"):
+        app.main(["--model", "x"])
+
+
+def test_home_is_found_where_the_shell_leaves_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    chosen = app.options(["--samples=~/pictures", "--photos=~/photos"])
+    assert (chosen.samples, chosen.photos) == (tmp_path / "pictures", tmp_path / "photos")
+
+
+def test_it_starts_in_any_thread():
+    """Only the main one may say what a signal does."""
+    with ThreadPoolExecutor(1) as thread, pytest.raises(SystemExit, match="There is no folder ./missing; "):
+        thread.submit(app.main, ["--model", "./missing"]).result()
 
 
 def test_the_page_needs_no_tensorflow():
