@@ -216,9 +216,9 @@ def preview(
     cache: Cache = None,
 ) -> None:
     """Draw a sheet of what the recipe's augmentation does: each knob alone, and all together."""
+    from training.pages.drawing import write_png
     from training.photos.data import photos_of
     from training.photos.preview import preview as draw
-    from training.results.figures import write_png
 
     settings = settings_of(recipe, set_, data=data)
     figure = draw(settings, photos_of(settings, cache=cache))

@@ -10,10 +10,10 @@ from hub.classifier import ImageClassifier
 from hub.heatmaps import fixed_scale
 from hub.record import Predictions, predictions_table
 from training.files import read_arrays, read_json
+from training.photos.answers import evaluate
 from training.photos.data import Photos
 from training.photos.sources import local_path, title_of
 from training.results.bootstrap import scores_of
-from training.results.evaluate import evaluate
 from training.runs import read_record, weights_sha256
 from training.settings import told
 

@@ -1,5 +1,6 @@
 """A run's folder as it is read again: settings, history, scores, and the record of held-out pictures."""
 
+import csv
 import json
 import re
 from collections.abc import Sequence
@@ -13,8 +14,6 @@ from hub.errors import DataError
 from hub.files import sha256
 from hub.record import Predictions, read_predictions
 from training.files import DamagedError, read_json
-from training.results.bootstrap import point_scores, scores_of
-from training.results.figures import read_history
 from training.settings import PLACES, completed
 
 RECORD = "settings.json"
@@ -82,13 +81,6 @@ class Run:
         has = f"it has {' and '.join(self.splits)}" if self.splits else "it has none of the data set's splits"
         remedy = "; fit it again with --open-test" if wanted == "test" else ""
         raise DataError(f"{self.folder} has no record of {wanted or 'held-out'} pictures ({has}){remedy}.")
-
-    def scores(self, split: str) -> dict:
-        """The split's scores with intervals: the bundle's, or computed where those are not of its record."""
-        known, found = self.metrics.get(split) or {}, self.predictions.subset(split)
-        value = (known.get("accuracy") or {}).get("value")
-        same = value is not None and abs(value - point_scores(found.labels, found.logits)["accuracy"]) < 1e-9
-        return known if same and known.get("photos") == len(found) else scores_of(found)
 
 
 def run_folders(folders: Sequence[str | Path]) -> list[Path]:
@@ -173,3 +165,23 @@ def kept_row(history: dict[str, np.ndarray]) -> int:
         if values is not None and np.isfinite(values).any():
             return int(np.nanargmin(values))
     return len(history["epoch"]) - 1
+
+
+def read_history(path: str | Path, remedy: str = "name the history.csv of a run") -> dict[str, np.ndarray]:
+    """Columns of history.csv as float64, a value an epoch; blanks are NaN.
+
+    Args:
+        remedy: how the sentence of a refusal ends.
+
+    Raises:
+        DamagedError: the file is missing or is no history of a run.
+    """
+    try:
+        text = Path(path).read_bytes().decode()
+        rows = list(csv.DictReader(text.splitlines()))
+        columns = {name: np.array([float(row[name] or "nan") for row in rows]) for name in (rows[0] if rows else ())}
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise DamagedError(f"{path} cannot be read as a run's history; {remedy}.") from error
+    if not {"epoch", "step"} <= columns.keys() or not text.endswith("\n"):
+        raise DamagedError(f"{path} is damaged or not the history of a run; {remedy}.")
+    return columns

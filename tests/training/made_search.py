@@ -6,8 +6,8 @@ from pathlib import Path
 
 from training.files import write_rows
 from training.fit import HISTORY_COLUMNS
+from training.search.search import Search
 from training.search.search_space import default_space
-from training.search.tune import Search
 from training.settings import load_recipe
 
 SETTINGS = {**load_recipe("mnist_cnn"), "epochs": 6}

@@ -3,10 +3,6 @@
 import math
 
 import keras
-import numpy as np
-from sklearn.utils.class_weight import compute_class_weight
-
-from training.photos.data import Photos
 
 
 def make_optimizer(settings: dict) -> keras.optimizers.Optimizer:
@@ -44,17 +40,6 @@ def decay_kernels(model: keras.Model, l2: float) -> None:
     for variable in model.trainable_variables:
         if l2 and variable.path.endswith("kernel"):
             variable.regularizer = keras.regularizers.L2(l2)
-
-
-def class_weights(photos: Photos, which: str) -> np.ndarray | None:
-    """What a picture of each label counts in the loss, (K,); None where all count the same.
-
-    "balanced" gives all labels the same sum, however few pictures one has (scikit-learn's rule).
-    """
-    if which == "equal":
-        return None
-    weights = compute_class_weight("balanced", classes=np.arange(len(photos.label_names)), y=photos.labels)
-    return weights.astype(np.float32)
 
 
 def live_statistics(model: keras.Model) -> list[keras.Variable]:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from sklearn.utils.class_weight import compute_class_weight
 
-from training.networks.optimise import class_weights
 from training.photos.augment import Augmentation
 from training.photos.data import Photos, map_ahead
 
@@ -50,3 +50,14 @@ class Batches:
 
         with ThreadPoolExecutor(2) as pool:
             yield from map_ahead(pool, draw, range(first, self.steps), ahead=AHEAD)
+
+
+def class_weights(photos: Photos, which: str) -> np.ndarray | None:
+    """What a picture of each label counts in the loss, (K,); None where all count the same.
+
+    "balanced" gives all labels the same sum, however few pictures one has (scikit-learn's rule).
+    """
+    if which == "equal":
+        return None
+    weights = compute_class_weight("balanced", classes=np.arange(len(photos.label_names)), y=photos.labels)
+    return weights.astype(np.float32)

@@ -9,18 +9,18 @@ unsupervised feature learning").
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from tqdm import tqdm
 
+from hub import bundle
+from hub.classifier import ImageClassifier
+from hub.record import read_predictions
 from hub.scores import many, softmax, wilson
+from training.photos.answers import evaluate
 from training.photos.data import Photos, by_lot
-
-if TYPE_CHECKING:
-    from hub.classifier import ImageClassifier
 
 SIDE = 32  # of the pictures that are compared and judged
 MOST_ANSWERS = 30_000_000  # the judge's, pictures × labels: 240 MB
@@ -150,12 +150,8 @@ def to_probabilities(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return softmax(np.exp(minimize_scalar(loss, bounds=(-5, 5), method="bounded").x) * scores)
 
 
-def by_model(classifier: "ImageClassifier", photos: Photos, progress: bool = False) -> Judge:
+def by_model(classifier: ImageClassifier, photos: Photos, progress: bool = False) -> Judge:
     """A trained model as the judge, of the pictures that its record says were held out, or else of all."""
-    from hub import bundle
-    from hub.record import read_predictions
-    from training.results.evaluate import evaluate
-
     classifier.fetch_record()
     rows, notes = np.arange(len(photos)), []
     recorded = classifier.folder is not None and (Path(classifier.folder) / bundle.PREDICTIONS).is_file()

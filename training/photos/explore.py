@@ -7,11 +7,11 @@ No trained network is needed: `training.photos.doubts` has a judge of its own, a
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
 
+from hub.classifier import ImageClassifier
 from hub.errors import DataError
 from hub.images import to_tensor
 from training.files import write_json, write_rows
@@ -20,9 +20,6 @@ from training.photos.data import Photos, Stored, by_lot, load_stored, write_prob
 from training.photos.doubts import FIRST, SIDE, Judge, by_model, by_patches, confident_doubts, trust_in
 from training.photos.explore_report import SHOWN, SPLITS, learned_from
 from training.photos.sources import title_of
-
-if TYPE_CHECKING:
-    from hub.classifier import ImageClassifier
 
 SIZE = 64  # pixels: enough for the numbers; pictures that are shown are decoded anew
 MOST = 70_000  # pictures that are compared and judged: about two minutes on two cores
@@ -287,9 +284,7 @@ def _across(pair: dict) -> bool:
 # Labels that look wrong -------------------------------------------------------------------------------------
 
 
-def _classifier(model: str, size: int | None) -> "ImageClassifier":
-    from hub.classifier import ImageClassifier
-
+def _classifier(model: str, size: int | None) -> ImageClassifier:
     classifier = ImageClassifier.from_pretrained(model)
     if size not in (None, classifier.image_size):
         raise DataError(

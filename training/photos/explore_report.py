@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from hub.scores import many
+from training.pages.drawing import COLOURS, FONT, cut, new_figure, short_name, write_png
+from training.pages.html import figure_html, write_page
 from training.photos.data import Photos, Stored, by_lot
-from training.results.figures import COLOURS, FONT, cut, new_figure, short_name, write_png
-from training.results.pages import figure_html, write_page
 
 SPLITS = ("train", "validation", "test")
 SHOWN = 36  # groups of copies

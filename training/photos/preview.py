@@ -5,9 +5,9 @@ from dataclasses import fields
 import numpy as np
 from matplotlib.figure import Figure
 
+from training.pages.drawing import FONT, new_figure
 from training.photos.augment import Augmentation
 from training.photos.data import Photos
-from training.results.figures import FONT, new_figure
 
 ACROSS = 8
 

@@ -9,6 +9,7 @@ from sklearn import metrics as sk
 from hub.errors import DataError
 from hub.record import Predictions
 from hub.scores import BINS, SCORES, calibration, log_odds, softmax
+from training.runs import Run
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -190,6 +191,14 @@ def metrics(
 def scores_of(predictions: Predictions, **options: float) -> dict:
     """`metrics` of the pictures of a record."""
     return metrics(predictions.labels, predictions.logits, **options)
+
+
+def scores_of_run(run: Run, split: str) -> dict:
+    """The scores of a run's split: its bundle's, or computed where those are not of its record."""
+    known, found = run.metrics.get(split) or {}, run.predictions.subset(split)
+    value = (known.get("accuracy") or {}).get("value")
+    same = value is not None and abs(value - point_scores(found.labels, found.logits)["accuracy"]) < 1e-9
+    return known if same and known.get("photos") == len(found) else scores_of(found)
 
 
 def _checked(labels: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,9 +13,10 @@ from hub.errors import DataError
 from hub.record import Predictions
 from hub.scores import duration, score
 from training.files import write_json
+from training.pages.drawing import write_png
+from training.pages.html import figure_html, listed, write_page
 from training.results import figures
-from training.results.bootstrap import LEVEL, SEED
-from training.results.pages import figure_html, listed, write_page
+from training.results.bootstrap import LEVEL, SEED, scores_of_run
 from training.results.significance import Resampled, affordable, differences, holm, mcnemar
 from training.runs import HELD_OUT, Run, read_run, run_folders
 
@@ -112,7 +113,7 @@ def _entries(runs: list[Run], split: str | None) -> list[Entry]:
     for run, name in zip(runs, _names(runs), strict=True):
         found = _in_order(run.predictions.subset(run.split(split)), names)
         group = groups.setdefault(_all_but_the_seed(run), len(groups))
-        entries.append(Entry(run, name, group, found, run.scores(split), _own_settings(run, runs)))
+        entries.append(Entry(run, name, group, found, scores_of_run(run, split), _own_settings(run, runs)))
     return sorted(entries, key=lambda e: (-e.scores["accuracy"]["value"], e.scores["log_loss"]["value"]))
 
 
@@ -354,7 +355,7 @@ def run_comparison(
     bars = [figure_html(chart(found, (name,)), f"{title} of each run, as a bar") for name, title in TITLES.items()]
     page = out / "index.html"
     write_json(out / "compare.json", found)
-    figures.write_png(figure, out / "scores.png")
+    write_png(figure, out / "scores.png")
     write_page(
         page, "compare.html", title="Runs compared", found=found, words=words, titles=TITLES, score=score,
         bars=bars, chart=figure_html(figure, "The same bars side by side"), duration=_time, megabytes=_megabytes,

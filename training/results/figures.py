@@ -1,19 +1,15 @@
 """Figures of a run: learning curves, ROC, precision-recall, confusion matrix, reliability, worst mistakes; and of runs
 side by side: their scores.
 
-Each function returns a matplotlib Figure made without pyplot, so nothing is shared between calls or threads.
-Colours are those of Okabe and Ito (2008, https://jfly.uni-koeln.de/color/), which colour-blind readers tell
-apart; where there are more lines than colours, the line style changes too.
+Each function returns a matplotlib Figure, drawn by the pieces of `training.pages.drawing`.
 """
 
-import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -21,20 +17,16 @@ from PIL import Image
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 from sklearn.metrics import confusion_matrix as count_confusions
 
-from hub.files import write_aside
 from hub.heatmaps import overlay, shown_map
 from hub.scores import BINS, calibration, log_odds, many, percent, softmax, wilson
-from training.files import DamagedError
+from training.pages.drawing import COLOURS, FONT, STYLES, new_figure, short_name, write_png
+from training.runs import read_history
 
 if TYPE_CHECKING:
     from hub.record import Predictions
 
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
-STYLES = ["-", "--", ":", "-."]
 LABELLED_CELLS = 25  # a larger confusion matrix is shown by colour alone
 MOST_LINES = 12  # of one-vs-rest curves that a reader can follow
-FONT = 12
-DPI = 120
 OPACITY = 0.7  # of the evidence over a photo
 
 
@@ -142,26 +134,6 @@ def learning_curve(columns: dict[str, np.ndarray], measure: str, kept: int | Non
     axes.legend(frameon=True, framealpha=0.9, fontsize=FONT - 1)
     figure.suptitle({"loss": "Loss", "accuracy": "Accuracy"}[measure], fontsize=FONT + 2)
     return figure
-
-
-def read_history(path: str | Path, remedy: str = "name the history.csv of a run") -> dict[str, np.ndarray]:
-    """Columns of history.csv as float64, a value an epoch; blanks are NaN.
-
-    Args:
-        remedy: how the sentence of a refusal ends.
-
-    Raises:
-        DamagedError: the file is missing or is no history of a run.
-    """
-    try:
-        text = Path(path).read_bytes().decode()
-        rows = list(csv.DictReader(text.splitlines()))
-        columns = {name: np.array([float(row[name] or "nan") for row in rows]) for name in (rows[0] if rows else ())}
-    except (OSError, ValueError, TypeError, csv.Error) as error:
-        raise DamagedError(f"{path} cannot be read as a run's history; {remedy}.") from error
-    if not {"epoch", "step"} <= columns.keys() or not text.endswith("\n"):
-        raise DamagedError(f"{path} is damaged or not the history of a run; {remedy}.")
-    return columns
 
 
 def _line(axes: Axes, x: np.ndarray, y: np.ndarray | None, label: str, number: int) -> None:
@@ -532,22 +504,6 @@ def _colour_bar(axes: Axes, scale: float, across: int) -> None:
 # Small pieces -----------------------------------------------------------------------------------------------
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of this size in inches, with its own canvas."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def write_png(figure: Figure, path: Path) -> None:
-    """The figure as a PNG file, whole or not at all.
-
-    Raises:
-        StorageError: the folder cannot be written.
-    """
-    write_aside(path, lambda file: figure.savefig(file, format="png", dpi=DPI))
-
-
 def _titled(figure: Figure, what: str, title: str, photos: int) -> Figure:
     figure.suptitle(f"{what}: {_about(title, photos)}", fontsize=FONT + 2)
     return figure
@@ -556,14 +512,3 @@ def _titled(figure: Figure, what: str, title: str, photos: int) -> Figure:
 def _about(title: str, photos: int) -> str:
     """The title with the number of photos, unless it says that already."""
     return title if f"{photos:,} " in title else f"{title}, {many(photos, 'photo')}"
-
-
-def cut(name: str, longest: int = 40) -> str:
-    """A name of at most so many letters, which ends in … where some are left out."""
-    return name if len(name) <= longest else f"{name[: longest - 1]}…"
-
-
-def short_name(name: str, longest: int = 18) -> str:
-    """A label's name as a figure can take it: not too long, a $ no formula, a first _ no reason to leave it out."""
-    text = cut(name, longest)
-    return (" " + text if text.startswith("_") else text).replace("$", r"\$")

@@ -20,10 +20,11 @@ from hub.heatmaps import colour, fixed_scale, overlay, shown_map
 from hub.record import Predictions
 from hub.scores import BINS, SCORES, calibration, duration, log_odds, percent, score, softmax
 from training.files import write_json
+from training.pages.drawing import cut
+from training.pages.html import figure_html, listed, write_page
 from training.photos.data import load_photos
 from training.results import figures
-from training.results.figures import cut
-from training.results.pages import figure_html, listed, write_page
+from training.results.bootstrap import scores_of_run
 from training.results.verdicts import RULES, augmentation, guessing, judge, softened
 from training.runs import Run, read_run, run_folders
 
@@ -108,7 +109,7 @@ def measure(run: Run, split: str, found: Predictions) -> dict[str, Any]:
         "temperature": run.training.get("temperature"),
         "history": run.history,
         "verdicts": [vars(v) for v in judge(run.history, run.settings, chance=chance, photos=held or None)],
-        "scores": {name: run.scores(name) for name in sorted(run.splits, key=lambda name: name != split)},
+        "scores": {name: scores_of_run(run, name) for name in sorted(run.splits, key=lambda name: name != split)},
         "classification_report": classification_report(labels, logits, names),
         "confusion_matrix": sk.confusion_matrix(labels, logits.argmax(1), labels=range(len(names))),
         "confusions": commonest_confusions(labels, logits, names),

@@ -100,7 +100,7 @@ def judge(
     """All verdicts on a run's curves, the gravest first.
 
     Args:
-        history: columns of history.csv (`training.results.figures.read_history`); any but epoch may be missing.
+        history: columns of history.csv (`training.runs.read_history`); any but epoch may be missing.
         settings: all of a recipe's settings (`training.runs.Run.settings`).
         chance: the log loss of guessing by the labels' shares (`guessing`).
         photos: the number of validation pictures, where it is known.

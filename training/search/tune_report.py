@@ -16,10 +16,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hub.scores import duration, many
 from training.files import write_json, write_rows
-from training.results.figures import COLOURS, FONT, new_figure, short_name, write_png
-from training.results.pages import figure_html, write_page
+from training.pages.drawing import COLOURS, FONT, new_figure, short_name, write_png
+from training.pages.html import figure_html, write_page
 from training.runs import kept_row
-from training.search.tune import Search, reason
+from training.search.search import Search, reason
 from training.settings import PLACES
 
 STATES = {

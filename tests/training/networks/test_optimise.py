@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from training.networks.networks import network
-from training.networks.optimise import class_weights, decay_kernels, learning_rate, live_statistics, make_optimizer
+from training.networks.optimise import decay_kernels, learning_rate, live_statistics, make_optimizer
+from training.photos.batches import class_weights
 from training.settings import DEFAULTS, KNOBS, OF_NETWORKS
 
 SETTINGS = {**DEFAULTS, **OF_NETWORKS, "network": "cnn", "size": 16, "blocks": [[3]], "learning_rate": 0.5}

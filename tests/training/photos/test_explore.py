@@ -18,6 +18,7 @@ from hub.classifier import ImageClassifier
 from hub.errors import DataError
 from hub.record import predictions_table
 from training.cli import app
+from training.photos.answers import evaluate
 from training.photos.data import by_lot, load_stored
 from training.photos.doubts import (
     Judge,
@@ -30,7 +31,6 @@ from training.photos.doubts import (
     trust_in,
 )
 from training.photos.explore import explore, near_duplicates, shrink
-from training.results.evaluate import evaluate
 
 from ..conftest import draw, encode, write
 

@@ -19,15 +19,10 @@ from hub.images import open_image, pixel_hash, to_tensor
 from hub.publishing import card
 from hub.record import Predictions, predictions_table, read_predictions
 from hub.scores import SCORES, calibration, log_odds, score
+from training.photos.answers import evaluate, map_labels
 from training.photos.data import Photos
 from training.results.bootstrap import RESAMPLES, ResampledScores, metrics, point_scores, resample_counts, scores_of
-from training.results.evaluate import (
-    evaluate,
-    map_labels,
-    overlaps,
-    record_elsewhere,
-    run_evaluation,
-)
+from training.results.evaluate import overlaps, record_elsewhere, run_evaluation
 
 
 def random_answers(labels: int, pictures: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -16,6 +16,7 @@ from hub.record import Predictions
 from hub.scores import log_odds
 from training.results import figures
 from training.results.bootstrap import scores_of
+from training.runs import read_history
 
 HISTORY = ["epoch", "step", "learning_rate", "train_loss", "train_accuracy"]
 HISTORY += ["validation_loss", "validation_accuracy", "validation_roc_auc", "seconds"]
@@ -180,7 +181,7 @@ def test_learning_curves_skip_blank_cells_and_refuse_what_is_no_history(tmp_path
 
 
 def test_a_learning_curve_marks_the_kept_epoch(tmp_path):
-    columns = figures.read_history(history(tmp_path / "h.csv", validation_loss=""))
+    columns = read_history(history(tmp_path / "h.csv", validation_loss=""))
     figure = figures.learning_curve(columns, "loss", kept=1)
     assert "kept: epoch 2" in texts(figure) and "training" in texts(figure) and "validation" not in texts(figure)
     train, mark = figure.axes[0].lines

@@ -21,7 +21,7 @@ from hub.images import open_image, pixel_hash
 from hub.record import Predictions, predictions_table
 from training.cli import app
 from training.results import report
-from training.results.bootstrap import scores_of
+from training.results.bootstrap import scores_of, scores_of_run
 from training.runs import read_run
 
 from ..conftest import encode, write
@@ -280,10 +280,10 @@ def test_split_is_test_where_there_is_one(tmp_path):
 def test_scores_that_are_not_of_the_record_are_computed_anew(tmp_path):
     one = answers(2, 40)
     run = make_run(tmp_path / "run", one, scores=True)
-    assert read_run(run).scores("test") == scores_of(one, resamples=50)
+    assert scores_of_run(read_run(run), "test") == scores_of(one, resamples=50)
     better = replace(one, logits=one.logits + 3 * np.eye(2)[one.labels].astype(np.float32))
     pq.write_table(predictions_table(better), run / "bundle" / "predictions.parquet")
-    assert read_run(run).scores("test") == scores_of(better)
+    assert scores_of_run(read_run(run), "test") == scores_of(better)
 
 
 # The command

@@ -21,8 +21,9 @@ from training.cli import app
 from training.files import DamagedError
 from training.fit import fit
 from training.photos.data import photos_of
+from training.search.search import TimeUp, stages
 from training.search.search_space import parse_space
-from training.search.tune import TimeUp, _claim, _held, _search, fit_command, seconds, stages
+from training.search.tune import _claim, _held, _search, fit_command, seconds
 from training.search.tune_report import table
 from training.settings import load_recipe, override
 

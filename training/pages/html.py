@@ -9,7 +9,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from hub.files import write_aside
-from training.results.figures import DPI, short_name
+from training.pages.drawing import DPI, short_name
 
 _templates = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
