@@ -34,6 +34,7 @@ test: $(STAMPS)/dev
 lint: $(STAMPS)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo --no-cache
 
 train: $(STAMPS)/training
 	$(BIN)/python -m training fit cats_vs_dogs_mobilenetv2 $(ARGS)
