@@ -6,7 +6,6 @@ in every version of a data set; adding pictures moves none.
 """
 
 import hashlib
-import io
 import os
 import unicodedata
 import zipfile
@@ -21,7 +20,7 @@ from tqdm import tqdm
 
 from hub.errors import DataError, ImageError, StorageError
 from hub.files import folder_aside, storage
-from hub.images import open_image, pixel_hash, to_tensor
+from hub.images import open_image, pixel_hash, recognise, to_tensor
 from training.files import alone, write_rows
 from training.photos.sources import Row, Source, read_source
 from training.settings import DEFAULTS, shares_of
@@ -276,8 +275,8 @@ def _folder_names(labels: list[str]) -> list[str]:
 
 def _suffix(encoded: bytes) -> str:
     """The usual ending of a picture's format; a phone's MPO is a JPEG with more behind it."""
-    with Image.open(io.BytesIO(encoded)) as picture:
-        return {"JPEG": "jpg", "MPO": "jpg"}.get(picture.format, picture.format.lower())
+    _, form = recognise(encoded[:4096])
+    return {"JPEG": "jpg", "JPEG2000": "jp2", "TIFF": "tif", "HEIF": "heic"}.get(form, form.lower())
 
 
 @dataclass(frozen=True)
@@ -333,7 +332,7 @@ def _cached(folder: Path, shape: tuple[int, ...]) -> tuple[dict[str, np.ndarray]
 
 def _key(rows: list[Row], size: int) -> str:
     """A name for the decoded pictures that changes whenever a picture does (labels are read afresh each time)."""
-    digest = hashlib.sha256(f"2 {size}".encode())  # 2: the layout of the cache
+    digest = hashlib.sha256(f"3 {size}".encode())  # 3: the layout of the cache, and which formats are read
     for row in rows:
         if row.encoded is not None:
             digest.update(hashlib.sha256(row.encoded).digest())

@@ -56,9 +56,10 @@ class LabelFolder:
 
 @dataclass
 class _Place:
-    """A picture, and the folders it lies in that have not been accounted for: (depth, name), outermost first."""
+    """A picture, the names of the folders it lies in, and those not accounted for: (depth, name), outermost first."""
 
     path: Path
+    names: list[str]
     folders: list[tuple[int, str]]
     split: str | None = None
     split_folder: tuple[int, str] | None = None
@@ -108,7 +109,7 @@ def read_folder(top: Path, levels: tuple[str, ...] = ()) -> LabelFolder | None:
             f"{top} holds no picture that can be read: {text_of(path.relative_to(top))} is {reason}{more}; save the "
             "pictures as JPEG or PNG."
         )
-    places = [_Place(path, list(enumerate(_folder_names(path, top)))) for path in found.pictures]
+    places = [_Place(path, names := _folder_names(path, top), list(enumerate(names))) for path in found.pictures]
     skipped, told = dict(found.skipped), []
     if levels:
         _read_by_pattern(places, levels, told)
@@ -187,25 +188,21 @@ def _take_split(place: _Place, level: int, split: str, top: Path) -> None:
 
 def _unclear_splits(top: Path, places: list[_Place], level: int, words: list[str], names: list[str]) -> DataError:
     rest = [name for name in names if name not in words]
-    depths = [place.folders[level][0] for place in places]
-    inner = next((place for place in places if len(place.folders) > level + 1), None)
-    as_label = _pattern(top, {depths[0]: LABEL})
-    if inner is None:
-        outer = next((place.folders[level - 1][0] for place in places), 0) if level else None
-        as_split = None if outer is None else _pattern(top, {outer: LABEL, depths[0]: SPLIT})
-    else:
-        other = inner.folders[level - 1][0] if level else inner.folders[level + 1][0]
-        as_split = _pattern(top, {depths[0]: SPLIT, other: LABEL})
+    depth = places[0].folders[level][0]
+    inner = next((place for place in places if len(place.folders) > level + 1), places[0])
+    other = next((d for d, _ in [*reversed(inner.folders[:level]), *inner.folders[level + 1 :]]), None)
+    as_split = _command(top, places, {depth: SPLIT, other: LABEL}) if other is not None else ""
+    as_label = _command(top, places, {depth: LABEL})
     meant = f"{listed(words)} may be {'a split' if len(words) == 1 else 'splits'}"
     beside = f", but {listed(rest)} beside {'it is' if len(words) == 1 else 'them is'} none" if rest else ""
-    if as_split:
-        remedy = (
-            f"for splits give --data {as_split}" + (f" (without {listed(rest)})" if rest else "")
-            + f", for labels --data {as_label}"
-        )  # fmt: skip
-    else:
-        remedy = f"move {listed(rest or words)} elsewhere, or for labels give --data {as_label}"
-    return DataError(f"{top} can be read in two ways: {meant}{beside}, or all of them labels; {remedy}.")
+    remedies = [
+        f"for splits give {as_split}" + (f" (without {listed(rest)})" if rest else "") if as_split
+        else f"for splits move {listed(rest or words)} elsewhere",
+        f"for labels {'' if as_split else 'give '}{as_label}" if as_label else "",
+    ]  # fmt: skip
+    return DataError(
+        f"{top} can be read in two ways: {meant}{beside}, or all of them labels; {', '.join(filter(None, remedies))}."
+    )
 
 
 # Which folders are labels -------------------------------------------------------------------------------------
@@ -423,6 +420,15 @@ def listed(names: Iterable[str]) -> str:
     if len(names) > LISTED:
         return f"{', '.join(shown)} and {len(names) - LISTED:,} more"
     return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]
+
+
+def _command(top: Path, places: list[_Place], meanings: dict[int, str]) -> str:
+    """The option that gives the levels of folders these meanings, or "" where that does not lead to two labels."""
+    depth, levels = next(d for d, meaning in meanings.items() if meaning == LABEL), range(max(meanings) + 1)
+    split = next((d for d, meaning in meanings.items() if meaning == SPLIT), None)
+    deep = [place.names for place in places if len(place.names) >= len(levels)]
+    labels = {names[depth] for names in deep if split is None or split_of(names[split], any_word=True)}
+    return f"--data {_pattern(top, meanings)}" if len(labels) > 1 else ""
 
 
 def _pattern(top: Path, meanings: dict[int, str]) -> str:

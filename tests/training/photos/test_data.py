@@ -104,24 +104,25 @@ def test_a_folder_of_picture_files_loads_with_its_folders_as_labels(tmp_path):
 
 @pytest.fixture
 def album(tmp_path):
-    """A folder of 60 pictures: PNG and JPEG files, one label that no folder may be called, and a duplicate."""
+    """A folder of 60 pictures: files of four formats, one label that no folder may be called, and a duplicate."""
     for i in range(60):
-        path = tmp_path / "album" / ("disc", "a square. Or so?")[i % 2] / f"{i}.{('png', 'jpeg')[i // 2 % 2]}"
+        ending, form = (("png", "PNG"), ("jpeg", "JPEG"), ("jp2", "JPEG2000"), ("tif", "TIFF"))[i // 2 % 4]
+        path = tmp_path / "album" / ("disc", "a square. Or so?")[i % 2] / f"{i}.{ending}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode(draw(i % 2, i), ("PNG", "JPEG")[i // 2 % 2]))
-    shutil.copy(path, path.with_name("again.jpeg"))
+        path.write_bytes(encode(draw(i % 2, i), form))
+    shutil.copy(path, path.with_name(f"again{path.suffix}"))
     return tmp_path / "album"
 
 
 def test_a_splits_pictures_are_written_as_they_are_stored(album, tmp_path):
-    given = {pixel_hash(open_image(path)): path for path in album.rglob("*.*g")}
+    given = {pixel_hash(open_image(path)): path for path in album.rglob("*.*[0-9fg]")}
     photos = load(album, tmp_path)
     held = set(photos.hashes[photos.splits == "validation"])
     assert len(held) > 3
     options = {"size": 16, "cache": tmp_path / "cache", "progress": False}
     written = write_pictures(album, "validation", tmp_path / "held", **options)
     assert {path.stem for path in written} == held
-    assert sorted(path for path in (tmp_path / "held").rglob("*.*g")) == sorted(written)
+    assert sorted(path for path in (tmp_path / "held").rglob("*.*[0-9fg]")) == sorted(written)
     for path in written:
         assert path.read_bytes() == given[path.stem].read_bytes()
         assert path.parent.name == given[path.stem].parent.name.replace(".", "_").replace("?", "_")
@@ -136,7 +137,7 @@ def test_no_two_splits_are_written_into_one_folder(album, tmp_path):
     written = write_pictures(album, "test", tmp_path / "held", **options)
     with pytest.raises(DataError, match="held is not empty; name a new folder"):
         write_pictures(album, "validation", tmp_path / "held", **options)
-    assert sorted(path for path in (tmp_path / "held").rglob("*.*g")) == sorted(written)
+    assert sorted(path for path in (tmp_path / "held").rglob("*.*[0-9fg]")) == sorted(written)
 
 
 @pytest.mark.parametrize("labels", [["a/b", "a:b"], ["..", "x"], ["Cat", "cat"], ["", "x"], ["ß", "SS"], ["गि", "गी"]])
