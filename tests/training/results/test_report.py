@@ -180,7 +180,7 @@ def test_page_of_two_labels_stands_alone_and_says_the_scores(two):
     assert self_contained(text)
     found = json.loads((run / "report.json").read_text())
     assert found["scores"]["test"] == scores_of(one, resamples=50)  # the bundle's own
-    assert "80.00 % of the 40 test pictures are answered rightly" in words(text)
+    assert "80.00 % of the 40 test pictures are classified correctly" in words(text)
     assert "drawn" in text and "python -m training fit drawn" in text
     assert "02 January 2030, 03:04 UTC" in text
     for title in ("Learning curves", "Label by label", "Cross-entropy", "What is not known", "Four kinds of answers"):
@@ -203,7 +203,7 @@ def test_pictures_are_the_recorded_ones_with_the_evidence_on_the_models_scale(tw
         assert np.abs(pixels[3::7, 3::7].astype(int) - truth).mean() < 12  # as near as JPEG comes to noise
     assert found["heatmaps"] == "Evidence"
     scale = json.loads((bundle_2 / "config.json").read_text())["evidence"]["scale"]
-    assert f"≥ {scale:.1f}" in text and "keeps no evidence" not in text
+    assert f"≥ {scale:.1f}" in text and "has no evidence" not in text
     wrong = found["samples"]["wrong"]
     assert all(row["truth"] != row["answer"] for row in wrong)
     assert [row["probability"] for row in wrong] == sorted((row["probability"] for row in wrong), reverse=True)
@@ -236,7 +236,7 @@ def test_page_of_a_classic_head_shows_grad_cam(tmp_path, classic, photos, drawn_
     said = []
     page = report.write_report(run, data=str(data), cache=tmp_path / "cache", progress=False, echo=said.append)
     text = page.read_text()
-    assert "This model keeps no evidence" in words(text) and "Grad-CAM" in text and not said
+    assert "This model has no evidence" in words(text) and "Grad-CAM" in text and not said
     assert json.loads((run / "report.json").read_text())["heatmaps"] == "Grad-CAM"
     assert shown_pictures(text) and self_contained(text)
 

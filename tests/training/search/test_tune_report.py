@@ -55,7 +55,7 @@ def test_with_too_few_trials_or_no_difference_nothing_is_said_to_matter(tmp_path
     few = searched(tmp_path / "few", 4, space=RATE)
     assert importance(few) == {} and bars({}, 4) is None
     conclude(few, str, lambda _: None)
-    assert "There are too few trials to say." in (tmp_path / "few" / "index.html").read_text()
+    assert "There are too few trials to tell." in (tmp_path / "few" / "index.html").read_text()
     assert not (tmp_path / "few" / "importance.png").exists()
     same = searched(tmp_path / "same", 6, lambda *_: 1.0)
     assert importance(same) == {}
@@ -87,7 +87,7 @@ def test_the_page_stands_alone_and_warns(found):
     page = (search.folder / "index.html").read_text()
     completed = len(search.trials(TrialState.COMPLETE))
     assert f"Only {completed} trials were completed. With fewer than about 20 these shares are unreliable" in page
-    assert "The best score flatters." in page and "No test picture was scored" in page
+    assert "The best score is optimistic." in page and "No test picture was scored" in page
     assert page.count("<img") == 2 + len(search.space)
     assert all(
         source.startswith("data:image/png;base64,") for source in re.findall(r'(?:src|srcset|url)=?\(?"([^"]*)', page)
