@@ -1158,14 +1158,14 @@ def test_pixel_hash_is_of_the_full_decode():
 @pytest.mark.parametrize("limit", [None, 1, 100])
 def test_pillow_limits_are_neither_met_nor_changed(limit, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-    before = (list(warnings.filters), ImageFile.LOAD_TRUNCATED_IMAGES)
+    before = (list(warnings.filters), ImageFile.LOAD_TRUNCATED_IMAGES, set(Image.OPEN))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for file in FILES.values():
             to_tensor(file, 16)
         assert "megapixels" in refusal(_resized_header("PNG", 30000, 30000))
     assert limit == Image.MAX_IMAGE_PIXELS
-    assert before == (list(warnings.filters), ImageFile.LOAD_TRUNCATED_IMAGES)
+    assert before == (list(warnings.filters), ImageFile.LOAD_TRUNCATED_IMAGES, set(Image.OPEN))
 
 
 def test_threads_share_nothing():
