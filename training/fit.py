@@ -202,17 +202,22 @@ def _fit_head(model: keras.Model, settings: dict, photos: Photos, run: Path, cac
 
 
 def _again_if_damaged(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray] | None:
-    """The arrays of a file that can be made again; None, said aloud, where it is damaged; None where it is missing."""
+    """As `_intact`; a damaged file is told, as it costs time."""
+    arrays = _intact(path, names)
+    if arrays is None and path.exists():
+        print(f"{path} was damaged, so it is computed again.", flush=True)
+    return arrays
+
+
+def _intact(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray] | None:
+    """The arrays of a file that can be made again; None where it is missing or damaged."""
     if not path.exists():
         return None
     try:
-        arrays = read_arrays(path, "")
+        arrays = read_arrays(path, "it is computed again")
     except DamagedError:
-        arrays = {}
-    if arrays.keys() >= set(names):
-        return arrays
-    print(f"{path} was damaged, so it is computed again.", flush=True)
-    return None
+        return None
+    return arrays if arrays.keys() >= set(names) else None
 
 
 def frozen_features(model: keras.Model, photos: Photos, cache: Path, progress: bool) -> np.ndarray:
@@ -230,12 +235,14 @@ def frozen_features(model: keras.Model, photos: Photos, cache: Path, progress: b
         digest = hashlib.sha256(f"{body.hexdigest()} {size}".encode())
         digest.update("".join(photos.hashes[start : start + 1024]).encode())
         path = cache / "features" / f"{digest.hexdigest()[:24]}.npz"
-        with alone(path):
-            found = _again_if_damaged(path, ("features",))
-            if found is None:
-                part = photos.subset(np.arange(start, min(start + 1024, len(photos))))
-                found = {"features": _predict(extractor, part)}
-                write_arrays(path, found)
+        found = _again_if_damaged(path, ("features",))
+        if found is None:
+            with alone(path):
+                found = _intact(path, ("features",))
+                if found is None:
+                    part = photos.subset(np.arange(start, min(start + 1024, len(photos))))
+                    found = {"features": _predict(extractor, part)}
+                    write_arrays(path, found)
         chunks.append(found["features"])
         bar.update(len(chunks[-1]))
     bar.close()

@@ -8,7 +8,6 @@ in every version of a data set; adding pictures moves none.
 import hashlib
 import os
 import unicodedata
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from tqdm import tqdm
 from hub.errors import DataError, ImageError, StorageError
 from hub.files import folder_aside, storage
 from hub.images import open_image, pixel_hash, recognise, to_tensor
-from training.files import alone, write_rows
+from training.files import DAMAGE, alone, write_rows
 from training.photos.sources import Row, Source, read_source
 from training.settings import DEFAULTS, shares_of
 
@@ -324,7 +323,7 @@ def _cached(folder: Path, shape: tuple[int, ...]) -> tuple[dict[str, np.ndarray]
         with np.load(folder / "index.npz") as arrays:
             index = {name: arrays[name] for name in ("hashes", "errors", "sizes")}
         pixels = np.load(folder / "pixels.npy", mmap_mode="r")
-    except (FileNotFoundError, NotADirectoryError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+    except (FileNotFoundError, NotADirectoryError, KeyError, *DAMAGE):
         return None
     whole = pixels.shape == shape and pixels.dtype == np.uint8 and all(len(part) == shape[0] for part in index.values())
     return (index, pixels) if whole else None
