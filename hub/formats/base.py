@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
@@ -194,6 +195,13 @@ class Format:
                 evidence = arrays.get("evidence")
                 versions = json.loads(str(arrays["versions"]))
                 return Answers(arrays["logits"], evidence, arrays["files"], versions)
+
+
+def versions(modules: Iterable[str]) -> dict[str, str]:
+    """Return the version of the package of each module."""
+    distributions = importlib.metadata.packages_distributions()
+    names = {module: distributions.get(module, [module])[0] for module in modules}
+    return {module: importlib.metadata.version(name) for module, name in names.items()}
 
 
 def batched(runner: Callable[[np.ndarray], tuple], photos: np.ndarray, size: int = 32) -> tuple:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from hub.formats import FORMATS
-from hub.formats.base import Runner, batched
+from hub.formats.base import Runner, batched, versions
 
 
 def main() -> None:
@@ -36,10 +34,3 @@ def _read(runner: Runner, path: Path, count: int) -> np.ndarray:
         return runner.read(path)
     except Exception:  # whatever the library raises of what is no picture to it
         return np.full(count, np.nan, np.float32)
-
-
-def versions(modules: Iterable[str]) -> dict[str, str]:
-    """Return the version of the package of each module."""
-    distributions = importlib.metadata.packages_distributions()
-    names = {module: distributions.get(module, [module])[0] for module in modules}
-    return {module: importlib.metadata.version(name) for module, name in names.items()}

@@ -19,7 +19,7 @@ from hub.agreement import TOLERANCE, difference
 from hub.drawn import drawn, kinds
 from hub.errors import BundleError
 from hub.formats import FORMATS, Answers, Format
-from hub.formats.worker import versions
+from hub.formats.base import versions
 
 REFERENCE = "keras"
 PICTURES = 96
