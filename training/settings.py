@@ -141,7 +141,7 @@ def load_recipe(name: str) -> dict[str, Any]:
         DataError: no such recipe (the nearest name is suggested), or it assigns what is no setting.
     """
     if name not in recipes():
-        raise DataError(f"There is no recipe {name!r}{_nearest(name, recipes())}.")
+        raise DataError(f"There is no recipe {name!r}{_nearest(name, recipes())}")
     path = f"training/recipes/{name}.py"
     try:
         module = importlib.import_module(f"training.recipes.{name}")
@@ -155,7 +155,7 @@ def load_recipe(name: str) -> dict[str, Any]:
     kind = BACKBONE if "backbone" in own else NETWORK
     known = {**ALWAYS, **TRAINING, **AUGMENTATION, **kind}
     for key in own.keys() - known.keys():
-        raise DataError(f"{path} assigns {key!r}, which is not a setting{_nearest(key, list(known))}.")
+        raise DataError(f"{path} assigns {key!r}, which is not a setting{_nearest(key, list(known))}")
     for key in ("data", "size", next(iter(kind))):
         if key not in own:
             raise DataError(f"{path} does not assign {key!r}; add it: {known[key].what}.")
@@ -224,7 +224,7 @@ def override(settings: dict[str, Any], assignments: list[str]) -> dict[str, Any]
         if not equals:
             raise DataError(f"{assignment!r} is not of the form key=value.")
         if key not in settings:
-            raise DataError(f"There is no setting {key!r}{_nearest(key, list(settings))}.")
+            raise DataError(f"There is no setting {key!r}{_nearest(key, list(settings))}")
         changed[key] = _parse(key, text.strip(), settings[key])
     return changed
 
@@ -321,4 +321,4 @@ def _parse(key: str, text: str, current: Any) -> Any:
 
 def _nearest(name: str, names: list[str]) -> str:
     found = difflib.get_close_matches(name, names, 1, cutoff=0.5)
-    return f"; did you mean {found[0]!r}?" if found else f" (there are: {', '.join(names)})"
+    return f"; did you mean {found[0]!r}?" if found else f" (there are: {', '.join(names)})."
