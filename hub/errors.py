@@ -38,7 +38,7 @@ class StorageError(Refusal, OSError):
     """A folder or disk that cannot take what has to be written."""
 
 
-def named(name: str, among: dict[str, Found], what: str) -> Found:
+def lookup(name: str, among: dict[str, Found], what: str) -> Found:
     """Return the one of that name.
 
     Raises:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from hub import ImageClassifier, Refusal
 from space import try_it, viewer
 from space.html import escape, refusal
-from space.languages import Say, fixed, of
+from space.languages import Say, fixed, voice_for
 from space.offer import Offer
 
 
@@ -56,7 +56,7 @@ def build(offer: Offer) -> None:
         if path is None:
             return ["", *blank]
         try:
-            return ["", *answers(of(request), models, path)]
+            return ["", *answers(voice_for(request), models, path)]
         except Refusal as error:
             return [refusal(str(error)), *blank]
 

@@ -16,30 +16,30 @@ import numpy as np
 class Counts:
     """The four counts at a threshold, and the scores made of them; a score without a denominator is None."""
 
-    found: int  # true positives: the label, called so
-    missed: int  # false negatives: the label, called something else
-    alarms: int  # false positives: something else, called the label
-    spared: int  # true negatives: something else, called so
+    tp: int  # true positives: the label, called so
+    fn: int  # false negatives: the label, called something else
+    fp: int  # false positives: something else, called the label
+    tn: int  # true negatives: something else, called so
 
     @property
     def positives(self) -> int:
         """How many pictures have the label."""
-        return self.found + self.missed
+        return self.tp + self.fn
 
     @property
     def negatives(self) -> int:
         """How many have another."""
-        return self.alarms + self.spared
+        return self.fp + self.tn
 
     @property
     def called(self) -> int:
         """How many are called the label."""
-        return self.found + self.alarms
+        return self.tp + self.fp
 
     @property
     def right(self) -> int:
         """How many are answered rightly."""
-        return self.found + self.spared
+        return self.tp + self.tn
 
     @property
     def total(self) -> int:
@@ -49,22 +49,22 @@ class Counts:
     @property
     def recall(self) -> float | None:
         """The share of the label's pictures that are found: the true-positive rate."""
-        return _share(self.found, self.positives)
+        return _share(self.tp, self.positives)
 
     @property
     def false_positive_rate(self) -> float | None:
         """The share of the other pictures that are called the label."""
-        return _share(self.alarms, self.negatives)
+        return _share(self.fp, self.negatives)
 
     @property
     def precision(self) -> float | None:
         """The share of those called the label that have it."""
-        return _share(self.found, self.called)
+        return _share(self.tp, self.called)
 
     @property
     def f1(self) -> float | None:
         """The harmonic mean of precision and recall, 0 where neither is above 0."""
-        return _share(2 * self.found, 2 * self.found + self.alarms + self.missed)
+        return _share(2 * self.tp, 2 * self.tp + self.fp + self.fn)
 
     @property
     def accuracy(self) -> float | None:
@@ -89,8 +89,8 @@ class Ranking:
         self.truth, self.odds = truth.astype(bool), odds.astype(np.float64)
         self.order = np.argsort(-self.odds, kind="stable")
         self._ascending = np.sort(self.probability)
-        self._found = np.r_[0, np.cumsum(self.truth[self.order])]  # among the first n
-        self.positives, self.negatives = int(self._found[-1]), int(len(truth) - self._found[-1])
+        self._cumulative = np.r_[0, np.cumsum(self.truth[self.order])]  # among the first n
+        self.positives, self.negatives = int(self._cumulative[-1]), int(len(truth) - self._cumulative[-1])
 
     @cached_property
     def probability(self) -> np.ndarray:
@@ -106,26 +106,26 @@ class Ranking:
     def at(self, threshold: float) -> Counts:
         """Count what is right and wrong if a picture is called the label from this probability on."""
         called = len(self._ascending) - int(np.searchsorted(self._ascending, threshold, side="left"))
-        found = int(self._found[called])
-        alarms = called - found
-        return Counts(found, self.positives - found, alarms, self.negatives - alarms)
+        tp = int(self._cumulative[called])
+        fp = called - tp
+        return Counts(tp, self.positives - tp, fp, self.negatives - fp)
 
     @cached_property
     def _steps(self) -> tuple[np.ndarray, np.ndarray]:
         """True and false positives after each run of equal scores, from the highest score down."""
         ends = np.r_[np.flatnonzero(np.diff(self.odds[self.order])), len(self.odds) - 1]
-        found = self._found[ends + 1]
-        return found, ends + 1 - found
+        tp = self._cumulative[ends + 1]
+        return tp, ends + 1 - tp
 
     @cached_property
     def roc(self) -> tuple[np.ndarray, np.ndarray]:
         """False- and true-positive rate at every corner of the curve, from (0, 0) to (1, 1)."""
-        found, alarms = self._steps
-        if len(found) > 2:  # points on a straight line between their neighbours add nothing
-            corner = np.r_[True, (np.diff(alarms, 2) != 0) | (np.diff(found, 2) != 0), True]
-            found, alarms = found[corner], alarms[corner]
-        found, alarms = np.r_[0, found], np.r_[0, alarms]
-        return alarms / self.negatives, found / self.positives
+        tp, fp = self._steps
+        if len(tp) > 2:  # points on a straight line between their neighbours add nothing
+            corner = np.r_[True, (np.diff(fp, 2) != 0) | (np.diff(tp, 2) != 0), True]
+            tp, fp = tp[corner], fp[corner]
+        tp, fp = np.r_[0, tp], np.r_[0, fp]
+        return fp / self.negatives, tp / self.positives
 
     @property
     def roc_auc(self) -> float:
@@ -135,8 +135,8 @@ class Ranking:
     @cached_property
     def precision_recall(self) -> tuple[np.ndarray, np.ndarray]:
         """Precision and recall at every threshold, from recall 0 (where precision counts as 1) upward."""
-        found, alarms = self._steps
-        return np.r_[1.0, found / (found + alarms)], np.r_[0.0, found / self.positives]
+        tp, fp = self._steps
+        return np.r_[1.0, tp / (tp + fp)], np.r_[0.0, tp / self.positives]
 
     @property
     def average_precision(self) -> float:

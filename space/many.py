@@ -34,7 +34,7 @@ from hub.images import to_tensor_and_picture
 from space import guards
 from space.archives import ENTRY, NAME, Allowance, Archive
 from space.html import data_url
-from space.languages import Say, fixed, of, texts
+from space.languages import Say, fixed, texts, voice_for
 from space.offer import Offer
 from space.viewer import jpeg, scale_of
 from space.work import WORK, is_large
@@ -320,15 +320,15 @@ def build(offer: Offer) -> None:
             return {state: before, table: gr.skip(), files: None}
         _end(before)
         run = Run([(path, printable(name, NAME)) for path, name in dropped])
-        return {state: run, table: run.start(classifier, of(request)), files: None}
+        return {state: run, table: run.start(classifier, voice_for(request)), files: None}
 
     def on_next(run: Run | None, event: gr.EventData, request: gr.Request):
         """Answer the next pictures."""
         asked = event._data if isinstance(event._data, dict) else {}  # from the browser: it can be anything
         if run is None or asked.get("run") != run.id:  # kept for a while only
-            return _message(kind="failed", run=str(asked.get("run"))[:20], error=of(request).plain("many.gone"))
+            return _message(kind="failed", run=str(asked.get("run"))[:20], error=voice_for(request).plain("many.gone"))
         try:
-            message = run.step(classifier, of(request), asked.get("done"))
+            message = run.step(classifier, voice_for(request), asked.get("done"))
         except BundleError as error:
             run.close()
             return _message(kind="failed", run=run.id, error=str(error))

@@ -18,7 +18,7 @@ from hub import BundleError, ImageClassifier
 from hub.bundle import CARD, FIGURES
 from hub.safety import read_limited
 from space.html import data_url, escape, refusal
-from space.languages import Say, fixed, of, written
+from space.languages import Say, fixed, voice_for, written
 from space.offer import Offer
 from space.opening import opening
 from space.record import fetch
@@ -152,7 +152,7 @@ def build(offer: Offer) -> None:
 
     def on_open(request: gr.Request) -> str:
         """Show the card when the tab is opened: it is not part of what every visitor loads."""
-        return content(of(request), classifier)
+        return content(voice_for(request), classifier)
 
     opening()(on_open, None, shown, show_progress="hidden", api_visibility="private")
 

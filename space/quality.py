@@ -26,7 +26,7 @@ from space import charts, words
 from space.charts import number
 from space.curves import Counts, Ranking
 from space.html import data_url, refusal
-from space.languages import Say, fixed, of, written
+from space.languages import Say, fixed, voice_for, written
 from space.offer import Offer
 from space.opening import opening
 from space.record import Photos, fetch
@@ -37,7 +37,7 @@ THRESHOLD = 0.5
 ON_A_PAGE = 12
 SIDE, QUALITY = 256, 80  # pixels of a photo's longer side in the gallery, and its JPEG's
 MEAN_UP_TO = 100  # labels; with more, the mean of their areas would take many seconds
-COUNTS = ("positives", "negatives", "found", "missed", "alarms", "called", "total", "right")
+COUNTS = ("positives", "negatives", "tp", "fn", "fp", "called", "total", "right")
 SCORES = ("recall", "false_positive_rate", "precision", "f1", "accuracy")
 
 # Three lines, after what they need. With two labels the log-odds are a difference; with more they need the others.
@@ -317,9 +317,7 @@ def _spots(counts: Counts) -> Markup:
 def _confusion(say: Say, label: str, other: str, counts: Counts) -> Markup:
     row = Markup("<tr><th scope='row'>{}</th><td class='{}'>{}</td><td class='{}'>{}</td></tr>")
     label, other = say.text(label), say.text(other)
-    found, missed, alarms, spared = (
-        number(say, count) for count in (counts.found, counts.missed, counts.alarms, counts.spared)
-    )
+    found, missed, alarms, spared = (number(say, count) for count in (counts.tp, counts.fn, counts.fp, counts.tn))
     rows = [row.format(label, "right", found, "wrong", missed), row.format(other, "wrong", alarms, "right", spared)]
     return Markup(
         "<div class='scroll'><table class='confusion'><caption>{}</caption><thead><tr><th scope='col'>{} ↓ {} →</th>"
@@ -534,7 +532,7 @@ def _build(quality: Quality) -> None:
 
     def on_choice(name: str | None, k: int | None, least: float | None, request: gr.Request) -> dict:
         """Show another set of photos or another label."""
-        say, (chosen, k, least) = of(request), asked(name, k, least)
+        say, (chosen, k, least) = voice_for(request), asked(name, k, least)
         curve, diagram = quality.drawn(chosen.name, k, say.language)
         return {
             opened: True,
@@ -554,15 +552,15 @@ def _build(quality: Quality) -> None:
 
     def on_threshold(name: str | None, k: int | None, least: float | None, request: gr.Request) -> Markup:
         """Count anew."""
-        return counted(of(request), *asked(name, k, least))
+        return counted(voice_for(request), *asked(name, k, least))
 
     def on_rest(name: str | None, k: int | None, least: float | None, request: gr.Request) -> dict:
         """Show the mistakes at another threshold, from the first page on."""
-        return turned(of(request), *asked(name, k, least), 0)
+        return turned(voice_for(request), *asked(name, k, least), 0)
 
     def on_page(step: int):
         def on_click(now: int, name: str | None, k: int | None, least: float | None, request: gr.Request) -> dict:
-            return turned(of(request), *asked(name, k, least), (now or 0) + step)
+            return turned(voice_for(request), *asked(name, k, least), (now or 0) + step)
 
         return on_click
 

@@ -20,7 +20,7 @@ from hub.heatmaps import shown_map
 from hub.images import to_tensor_and_picture
 from space import guards, viewer, words
 from space.html import escape, refusal
-from space.languages import Say, fixed, of, written
+from space.languages import Say, fixed, voice_for, written
 from space.offer import Offer
 from space.samples import Sample, buttons
 from space.work import WORK, is_large
@@ -211,14 +211,14 @@ def build(offer: Offer) -> None:
         except Refusal as error:
             return {verdict: refusal(str(error)), **hidden}
         visit.answered = answered
-        say, k = of(request), labels.index(answered.prediction.label)
+        say, k = voice_for(request), labels.index(answered.prediction.label)
         parts = dict(zip(drawn, show(say, answered, k, NONE), strict=True))
         shown = {verdict: reply(say, answered, labels), views: gr.update(visible=True)}
         return {state: visit, **shown, label: answered.prediction.label, method: NONE, **parts}
 
     def on_choice(visit: Visit, k: int | None, chosen: str, request: gr.Request) -> list:
         """Draw the answer anew for a label, with a method that runs if it has not yet; the model's answer stays."""
-        say, answered = of(request), visit.answered
+        say, answered = voice_for(request), visit.answered
         if answered is None or k is None:
             return [refusal(say("try_it.gone")), "", ""]
         try:

@@ -95,7 +95,7 @@ def write_rows(path: Path, rows: list[dict], columns: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def alone(path: Path) -> Iterator[None]:
+def exclusive(path: Path) -> Iterator[None]:
     """Let one process at a time make what several would put at `path`; the others wait, and then find it there.
 
     Raises:

@@ -15,7 +15,7 @@ from training.photos.data import Photos
 from training.photos.sources import local_path, title_of
 from training.results.bootstrap import scores_of
 from training.runs import read_record, weights_sha256
-from training.settings import told
+from training.settings import card_settings
 
 ONCE_MORE = "give the command once more"
 MODEL_TYPES = {"MobileNetV2": "mobilenet_v2"}  # as Transformers spells them
@@ -111,7 +111,7 @@ def _training(settings: dict, run: Path, recipe: str, command: str, photos: Phot
     return {
         "recipe": recipe,
         "command": command,
-        "settings": told(settings),
+        "settings": card_settings(settings),
         "seconds": history[-1]["seconds"],
         "epochs": f"{len(history)} (kept: the {kept} after epoch {best})",
         "temperature": read_json(run / "temperature.json", ONCE_MORE)["temperature"],

@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from hub.errors import DataError
 from hub.scores import softmax
-from training.files import DamagedError, alone, read_arrays, write_arrays, write_json, write_rows
+from training.files import DamagedError, exclusive, read_arrays, write_arrays, write_json, write_rows
 from training.networks.backbones import evidence_model, features_model, freeze, freeze_batch_norm
 from training.networks.networks import last_layer, mirrored, network, whiten
 from training.networks.optimise import decay_kernels, learning_rate, live_statistics, make_optimizer
@@ -237,7 +237,7 @@ def frozen_features(model: keras.Model, photos: Photos, cache: Path, progress: b
         path = cache / "features" / f"{digest.hexdigest()[:24]}.npz"
         found = _again_if_damaged(path, ("features",))
         if found is None:
-            with alone(path):
+            with exclusive(path):
                 found = _intact(path, ("features",))
                 if found is None:
                     part = photos.subset(np.arange(start, min(start + 1024, len(photos))))

@@ -192,7 +192,7 @@ def _in_words(knob: Knob) -> str:
     return f"{default}; {may}"
 
 
-def told(settings: dict[str, Any]) -> dict[str, Any]:
+def card_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """What a card lists: the settings of every run, and those others that are not at their defaults."""
     defaults = {**DEFAULTS, **OF_BACKBONES, **OF_NETWORKS}
     always = {"seed", "optimizer", "learning_rate", "schedule", "epochs", "batch_size"}

@@ -12,7 +12,7 @@ To add one: subclass `Method` (or `Cam`, for a sum of feature maps) in a file he
 """
 
 from hub.classifier import ImageClassifier
-from hub.errors import named
+from hub.errors import lookup
 from hub.explain.base import Cam, Evidence, Explanation, Method
 from hub.explain.gradients import GradCam, GradCamPlusPlus, LayerCam
 from hub.explain.masks import Occlusion, ScoreCam
@@ -29,7 +29,7 @@ def find_method(name: str) -> Method:
     Raises:
         UsageError: there is none; the sentence names the nearest.
     """
-    return named(name, METHODS, "method")
+    return lookup(name, METHODS, "method")
 
 
 def best_for(classifier: ImageClassifier) -> Method:

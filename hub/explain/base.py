@@ -147,7 +147,7 @@ def scores(classifier: ImageClassifier, photos: Iterable[np.ndarray], k: int) ->
     return heatmaps.shown_logit(np.concatenate(logits), k)
 
 
-def kept(make: Callable[[ImageClassifier], Made]) -> Callable[[ImageClassifier], Made]:
+def cached_per_classifier(make: Callable[[ImageClassifier], Made]) -> Callable[[ImageClassifier], Made]:
     """Have what `make` makes of a classifier made once, by whichever thread comes first, and kept as long as it."""
     made: WeakKeyDictionary[ImageClassifier, Made] = WeakKeyDictionary()
     lock = threading.Lock()

@@ -20,7 +20,7 @@ import numpy as np
 from hub import bundle, heatmaps, safety
 from hub.classifier import ImageClassifier
 from hub.errors import BundleError
-from hub.explain.base import Cam, evidence_of, kept
+from hub.explain.base import Cam, cached_per_classifier, evidence_of
 from hub.graphs import is_model, made_by, replaced
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class LayerCam(GradientCam):
         return np.maximum(gradient, 0)
 
 
-@kept
+@cached_per_classifier
 def feature_gradient(classifier: ImageClassifier) -> Callable:
     """Return a compiled function that differentiates a sum of a classifier's logits; made once, which takes seconds.
 
@@ -213,7 +213,7 @@ def _no_maps(classifier: ImageClassifier) -> str:
     return f"{classifier.name} has no feature maps before its head; choose occlusion."
 
 
-@kept
+@cached_per_classifier
 def _may_convolve(classifier: ImageClassifier) -> bool:
     """Whether a layer of a classifier convolves, as far as that can be told without TensorFlow and a download."""
     todo: list = [{"class_name": CONVOLUTION}]

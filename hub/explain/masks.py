@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from hub.classifier import ImageClassifier
-from hub.explain.base import Cam, Method, kept, scores
+from hub.explain.base import Cam, Method, cached_per_classifier, scores
 from hub.explain.inner import InnerMap, find_features
 from hub.formats.onnx import OnnxRunner
 from hub.heatmaps import upsample
@@ -111,7 +111,7 @@ def _masked(photo: np.ndarray, channel: np.ndarray) -> np.ndarray:
     return np.rint(GREY + (photo - GREY) * mask[..., None]).astype(np.uint8)
 
 
-@kept
+@cached_per_classifier
 def features_of(classifier: ImageClassifier) -> InnerMap | None:
     """Return what reads the feature maps before a classifier's head, opened once; None where there are none."""
     return find_features(classifier._runner)

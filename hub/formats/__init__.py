@@ -3,7 +3,7 @@
 To add one: subclass `Format` in a file here and name it below.
 """
 
-from hub.errors import named
+from hub.errors import lookup
 from hub.formats.base import Answers, Format, Runner, Source, batched, labels_of
 from hub.formats.coreml import CoreML
 from hub.formats.h5 import H5
@@ -29,7 +29,7 @@ def find_format(name: str) -> Format:
     Raises:
         UsageError: there is none; the sentence names the nearest.
     """
-    return named(name, FORMATS, "runtime")
+    return lookup(name, FORMATS, "runtime")
 
 
 __all__ = ["FORMATS", "Answers", "Format", "Runner", "Source", "batched", "find_format", "labels_of"]

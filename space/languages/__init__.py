@@ -2,7 +2,7 @@
 
 A text on the page that never changes is `fixed("try_it.photo")`: Gradio's own i18n picks the language in the browser.
 A text that depends on the model too is `written(…)`. One that is made for an answer is
-`of(request)("words.where", place=…)`, in the language that the browser asks for.
+`voice_for(request)("words.where", place=…)`, in the language that the browser asks for.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Say:
         return written.replace(".", ",") if self.language in COMMA else written
 
 
-def of(request: gr.Request | None) -> Say:
+def voice_for(request: gr.Request | None) -> Say:
     """Return the voice in the language that a browser asks for, English where none of ours is among them."""
     asked = request.headers.get("accept-language", "") if request else ""
     return Say(next((code for code in _ranked(asked) if code in LANGUAGES), "en"))

@@ -72,7 +72,7 @@ def test_the_threshold_moves_everything(own_tab, bundle):
         counts = ranking.at(float(threshold))
         page.get_by_text(f"a probability of at least {float(threshold):.3f} for fox").wait_for()
         assert [int(cell) for cell in page.locator("#quality-numbers td").all_inner_texts()] == [
-            counts.found, counts.missed, counts.alarms, counts.spared,
+            counts.tp, counts.fn, counts.fp, counts.tn,
         ]  # fmt: skip
         across, up = page.evaluate(SPOT, 0)
         assert across == pytest.approx(54 + 291.6 * counts.false_positive_rate, abs=1.5)
@@ -80,7 +80,7 @@ def test_the_threshold_moves_everything(own_tab, bundle):
         across, up = page.evaluate(SPOT, 1)
         assert across == pytest.approx(54 + 291.6 * counts.recall, abs=1.5)
         assert up == pytest.approx(294.1 - 283.9 * counts.precision, abs=1.5)
-        wrong = counts.missed + counts.alarms
+        wrong = counts.fn + counts.fp
         page.get_by_text(f"{wrong} of 20 photos get the wrong answer").wait_for()
         assert page.locator("#quality-mistakes li").count() == min(wrong, 12)
     page.get_by_label("Validation", exact=True).check()

@@ -38,10 +38,10 @@ def test_the_counts_at_a_threshold_are_scikit_learns(threshold):
     ranking = Ranking(truth == 1, log_odds(logits)[:, 1])
     called = softmax(logits)[:, 1] >= threshold
     counts = ranking.at(threshold)
-    (spared, alarms), (missed, found) = sk.confusion_matrix(truth == 1, called, labels=[False, True])
-    assert counts == Counts(found, missed, alarms, spared)
+    (tn, fp), (fn, tp) = sk.confusion_matrix(truth == 1, called, labels=[False, True])
+    assert counts == Counts(tp, fn, fp, tn)
     assert counts.recall == pytest.approx(sk.recall_score(truth == 1, called))
-    assert counts.false_positive_rate == pytest.approx(alarms / (truth != 1).sum())
+    assert counts.false_positive_rate == pytest.approx(fp / (truth != 1).sum())
     assert counts.accuracy == pytest.approx(sk.accuracy_score(truth == 1, called))
     if called.any():
         assert counts.precision == pytest.approx(sk.precision_score(truth == 1, called))
@@ -65,7 +65,7 @@ def test_mistakes_are_those_of_the_counts_and_the_worst_comes_first():
     assert ranking.mistakes(0.0).tolist() == [2, 3]  # everything is called the label
     for threshold in (0.0, 0.1, 0.7, 1.0):
         counts = ranking.at(threshold)
-        assert len(ranking.mistakes(threshold)) == counts.missed + counts.alarms
+        assert len(ranking.mistakes(threshold)) == counts.fn + counts.fp
 
 
 def test_a_probability_that_rounds_to_one_is_no_tie():

@@ -58,11 +58,11 @@ def test_every_text_that_the_code_names_is_there():
     ],
 )
 def test_the_browser_names_the_language(header, language):
-    assert languages.of(Request(**{"accept-language": header})).language == language
+    assert languages.voice_for(Request(**{"accept-language": header})).language == language
 
 
 def test_no_request_is_english():
-    assert languages.of(None).language == "en"
+    assert languages.voice_for(None).language == "en"
 
 
 def test_values_are_escaped_but_for_html():

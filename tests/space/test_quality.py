@@ -221,9 +221,9 @@ def test_charts_may_be_drawn_at_once(three):
 
 
 def test_the_points_go_where_the_counts_are():
-    shown = numbers(SAY, "dog", "cat", Counts(found=3, missed=1, alarms=1, spared=4), 0.25)
+    shown = numbers(SAY, "dog", "cat", Counts(tp=3, fn=1, fp=1, tn=4), 0.25)
     assert "#quality-charts{--false:0.20000;--true:0.75000;--recall:0.75000;--precision:0.75000}" in shown
-    nothing = numbers(SAY, "dog", "cat", Counts(found=0, missed=4, alarms=0, spared=5), 1.0)
+    nothing = numbers(SAY, "dog", "cat", Counts(tp=0, fn=4, fp=0, tn=5), 1.0)
     assert "--precision:1.00000" in nothing and "Not defined here" in nothing
     assert "–" in nothing and "nan" not in nothing.lower()
 

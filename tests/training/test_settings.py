@@ -6,7 +6,17 @@ import pytest
 
 from hub.errors import DataError
 from training.photos.augment import Augmentation
-from training.settings import AUGMENTATION, DEFAULTS, KNOBS, check, listed, load_recipe, override, recipes, told
+from training.settings import (
+    AUGMENTATION,
+    DEFAULTS,
+    KNOBS,
+    card_settings,
+    check,
+    listed,
+    load_recipe,
+    override,
+    recipes,
+)
 
 
 def test_a_recipe_is_its_plain_assignments():
@@ -104,7 +114,7 @@ def test_freeze_is_a_share_or_a_layers_name(value, fine):
 
 def test_a_card_tells_what_is_not_at_its_default():
     settings = override(load_recipe("mnist_cnn"), ["l2=0.001"])
-    shown = told(settings)
+    shown = card_settings(settings)
     assert shown["l2"] == 0.001 and shown["epochs"] == settings["epochs"]
     assert not {"data", "momentum", "jpeg"} & shown.keys()
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from hub.errors import DataError, ImageError, StorageError
 from hub.files import folder_aside, storage
 from hub.images import open_image, pixel_hash, recognise, to_tensor
-from training.files import DAMAGE, alone, write_rows
+from training.files import DAMAGE, exclusive, write_rows
 from training.photos.sources import Row, Source, read_source
 from training.settings import DEFAULTS, shares_of
 
@@ -79,7 +79,7 @@ class Photos:
         kept = []
         for split in dict.fromkeys(self.splits.tolist()):
             rows = np.flatnonzero(self.splits == split)
-            kept.append(rows[by_lot(self.hashes[rows], most.get(split) or None)])
+            kept.append(rows[first_by_hash(self.hashes[rows], most.get(split) or None)])
         return self.subset(np.sort(np.concatenate(kept)))
 
     def shares(self) -> dict:
@@ -112,7 +112,7 @@ class Rows:
         return np.asarray(self.array[self.indices], dtype=dtype)
 
 
-def by_lot(hashes: np.ndarray, most: int | None) -> np.ndarray:
+def first_by_hash(hashes: np.ndarray, most: int | None) -> np.ndarray:
     """Indices of at most so many pictures, the first by their hashes: a draw by lot, the same each time."""
     return np.sort(np.argsort(hashes, kind="stable")[:most])
 
@@ -307,7 +307,7 @@ def _decoded(
     shape = (len(source.rows), size, size, 3)
     found = _cached(folder, shape)
     if found is None:
-        with alone(folder):
+        with exclusive(folder):
             found = _cached(folder, shape)
             if found is None:
                 _decode(source.rows, size, folder, progress)

@@ -20,7 +20,7 @@ from hub.classifier import ImageClassifier
 from hub.record import read_predictions
 from hub.scores import many, softmax, wilson
 from training.photos.answers import evaluate
-from training.photos.data import Photos, by_lot
+from training.photos.data import Photos, first_by_hash
 
 SIDE = 32  # of the pictures that are compared and judged
 MOST_ANSWERS = 30_000_000  # the judge's, pictures × labels: 240 MB
@@ -64,7 +64,7 @@ def by_patches(photos: Photos, drawn: np.ndarray, small: np.ndarray, progress: b
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
     name, notes = "a simple classifier", []
-    chosen = by_lot(photos.hashes[drawn], MOST_ANSWERS // len(photos.label_names))
+    chosen = first_by_hash(photos.hashes[drawn], MOST_ANSWERS // len(photos.label_names))
     if len(chosen) < len(photos):
         notes.append(f"Of the {len(photos):,} pictures it judges {len(chosen):,}, drawn at random.")
     labels = photos.labels[drawn[chosen]]
@@ -167,7 +167,7 @@ def by_model(classifier: ImageClassifier, photos: Photos, progress: bool = False
             "look right to it, and its share of correct answers is too high."
         )
     if len(rows) > MOST_BY_MODEL:
-        rows = rows[by_lot(photos.hashes[rows], MOST_BY_MODEL)]
+        rows = rows[first_by_hash(photos.hashes[rows], MOST_BY_MODEL)]
         notes.append(f"Of those, {MOST_BY_MODEL:,} were drawn at random.")
     found = evaluate(classifier, photos.subset(rows), progress=progress, echo=notes.append)
     probabilities = softmax(found.logits)

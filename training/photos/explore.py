@@ -16,7 +16,7 @@ from hub.errors import DataError
 from hub.images import to_tensor
 from training.files import write_json, write_rows
 from training.photos import explore_report
-from training.photos.data import Photos, Stored, by_lot, load_stored, write_problems
+from training.photos.data import Photos, Stored, first_by_hash, load_stored, write_problems
 from training.photos.doubts import FIRST, SIDE, Judge, by_model, by_patches, confident_doubts, trust_in
 from training.photos.explore_report import SHOWN, SPLITS, learned_from
 from training.photos.sources import title_of
@@ -63,7 +63,7 @@ def explore(
     photos, stored = load_stored(data, size, cache=cache, progress=progress)
     folder = Path(out) if out else Path("runs", f"explore-{_name(data)}")
 
-    drawn = by_lot(photos.hashes, MOST)
+    drawn = first_by_hash(photos.hashes, MOST)
     small = shrink(photos, drawn, progress)
     near = [_pair(photos, stored, drawn[a], drawn[b], alike) for a, b, alike in near_duplicates(small)]
     so_many = len(near) > ALIKE_BY_NATURE * len(drawn)
@@ -167,7 +167,7 @@ def measure_channels(photos: Photos) -> dict:
     Each picture counts the same, since all are squashed to the same size first. Without a training split all are used.
     """
     rows = learned_from(photos)
-    rows = rows[by_lot(photos.hashes[rows], max(1, MOST_VALUES // int(np.prod(photos.pixels.shape[1:]))))]
+    rows = rows[first_by_hash(photos.hashes[rows], max(1, MOST_VALUES // int(np.prod(photos.pixels.shape[1:]))))]
     counts, grey = np.zeros((3, 256), np.int64), 0
     for start in range(0, len(rows), 500):
         pixels = photos.pixels[rows[start : start + 500]]

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from hub.scores import many
 from training.pages.drawing import COLOURS, FONT, cut, new_figure, short_name, write_png
 from training.pages.html import figure_html, write_page
-from training.photos.data import Photos, Stored, by_lot
+from training.photos.data import Photos, Stored, first_by_hash
 
 SPLITS = ("train", "validation", "test")
 SHOWN = 36  # groups of copies
@@ -252,7 +252,7 @@ def _samples(photos: Photos, shown: "_Shown") -> list[dict]:
     for label in labels:
         own = rows[photos.labels[rows] == label]
         name = photos.label_names[label]
-        pictures = [shown.at(shown.stored.kept[i], name) for i in own[by_lot(photos.hashes[own], each)]]
+        pictures = [shown.at(shown.stored.kept[i], name) for i in own[first_by_hash(photos.hashes[own], each)]]
         found.append({"name": name, "number": int(number[label]), "pictures": pictures})
     return found
 

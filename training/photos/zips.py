@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from hub.errors import DataError
 from hub.files import folder_aside, sha256
-from training.files import alone
+from training.files import exclusive
 
 MOST_FILES = 2_000_000
 MOST_TIMES = 100  # a zip's size, and then some: pictures are packed already, and blank ones are small
@@ -30,7 +30,7 @@ def unpacked(path: Path, folder: Path) -> Path:
         raise DataError(f"{path} is a file, but no zip; unpack it, or give the folder that it lies in.")
     target = folder / sha256(path)[:32]
     if not _is_whole(target):
-        with alone(target):
+        with exclusive(target):
             if not _is_whole(target):
                 with folder_aside(target) as aside:
                     _extract(path, aside)

@@ -25,7 +25,7 @@ from training.pages.html import figure_html, listed, write_page
 from training.photos.data import load_photos
 from training.results import figures
 from training.results.bootstrap import scores_of_run
-from training.results.verdicts import RULES, augmentation, guessing, judge, softened
+from training.results.verdicts import RULES, augmentation, guessing, judge, training_handicaps
 from training.runs import Run, read_run, run_folders
 
 SHOWN = 9  # pictures of each kind
@@ -77,7 +77,7 @@ def write_report(
         numbers=numbers, shown=shown, figures=draw(run, split, found, numbers), head=head(run), rules=RULES,
         scores=SCORES, score=score, not_known=not_known(run, split, numbers, shown), cut=cut, marked=marked,
         boxes=box_rows(numbers["one_vs_rest"]), weakest_first=len(found.label_names) > LONG, worst=WORST, few=FEW,
-        softened=softened(run.settings),
+        training_handicaps=training_handicaps(run.settings),
     )  # fmt: skip
     return page
 

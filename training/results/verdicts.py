@@ -158,7 +158,7 @@ def _overfitting(curves: _Curves) -> Verdict | None:
         f"{_percent(curves.kept('validation_accuracy'))}, {100 * gap:.1f} points apart" if np.isfinite(gap) else "",
         f"the training loss is {loss:.4f} and the validation loss {held:.4f}" if np.isfinite(held - loss) else "",
     ]  # fmt: skip
-    harder = " and ".join(softened(curves.settings))
+    harder = " and ".join(training_handicaps(curves.settings))
     also = f" Training was measured {harder}: on unchanged pictures the difference is even larger." if harder else ""
     return Verdict(
         "overfitting", "warn", "Overfitting",
@@ -253,7 +253,7 @@ def _training_worse(curves: _Curves) -> Verdict | None:
     loss, held = curves.kept("train_loss"), curves.kept("validation_loss")
     if not loss > held:
         return None
-    why = [*softened(curves.settings), "averaged over an epoch in which it still improves"]
+    why = [*training_handicaps(curves.settings), "averaged over an epoch in which it still improves"]
     if curves.settings["average_decay"]:
         why.append(f"without the averaged weights (average_decay={curves.settings['average_decay']:g}) of validation")
     return Verdict(
@@ -316,7 +316,7 @@ def augmentation(settings: dict[str, Any]) -> dict[str, Any]:
     return found if set(found) - {"fill"} else {}
 
 
-def softened(settings: dict[str, Any]) -> list[str]:
+def training_handicaps(settings: dict[str, Any]) -> list[str]:
     """What makes training harder than validation: "on augmented pictures (flip)", "with dropout on (dropout=0.1)"."""
     dropped = [f"{key}={settings[key]:g}" for key in ("dropout", "head_dropout") if settings.get(key)]
     found = [f"on augmented pictures ({', '.join(augmentation(settings))})"] if augmentation(settings) else []

@@ -19,7 +19,7 @@ from hub.errors import DataError
 from hub.record import predictions_table
 from training.cli import app
 from training.photos.answers import evaluate
-from training.photos.data import by_lot, load_stored
+from training.photos.data import first_by_hash, load_stored
 from training.photos.doubts import (
     Judge,
     by_model,
@@ -272,8 +272,8 @@ def test_near_duplicates_ignore_brightness_and_plain_pictures():
 
 def test_the_draw_is_by_hash():
     hashes = np.array(["c", "a", "d", "b"])
-    assert by_lot(hashes, 2).tolist() == [1, 3]
-    assert by_lot(hashes, 9).tolist() == [0, 1, 2, 3]
+    assert first_by_hash(hashes, 2).tolist() == [1, 3]
+    assert first_by_hash(hashes, 9).tolist() == [0, 1, 2, 3]
 
 
 def test_the_judge_says_what_it_leaves_out(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from training.photos.augment import Augmentation
-from training.results.verdicts import RULES, augmentation, guessing, judge, softened
+from training.results.verdicts import RULES, augmentation, guessing, judge, training_handicaps
 from training.settings import DEFAULTS, OF_BACKBONES, OF_NETWORKS, override
 
 CHANCE = math.log(2)
@@ -146,11 +146,11 @@ def test_advice_against_overfitting_goes_on_from_what_is_there():
 
 
 def test_training_is_said_to_be_harder_only_by_what_is_on():
-    assert softened(NETWORK) == [] and augmentation(NETWORK) == {}
+    assert training_handicaps(NETWORK) == [] and augmentation(NETWORK) == {}
     assert augmentation(NETWORK | {"fill": "black"}) == {}  # of something that is never moved away
     on = NETWORK | {"flip": True, "rotation": 10.0, "fill": "black", "dropout": 0.2}
     assert augmentation(on) == {"flip": True, "rotation": 10.0, "fill": "black"}
-    assert softened(on) == ["on augmented pictures (flip, rotation, fill)", "with dropout on (dropout=0.2)"]
+    assert training_handicaps(on) == ["on augmented pictures (flip, rotation, fill)", "with dropout on (dropout=0.2)"]
     assert not Augmentation(**augmentation(on)).does_nothing()
 
 
