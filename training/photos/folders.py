@@ -109,7 +109,8 @@ def read_folder(top: Path, levels: tuple[str, ...] = ()) -> LabelFolder | None:
             f"{top} holds no picture that can be read: {text_of(path.relative_to(top))} is {reason}{more}; save the "
             "pictures as JPEG or PNG."
         )
-    places = [_Place(path, names := _folder_names(path, top), list(enumerate(names))) for path in found.pictures]
+    names = {folder: _folder_names(folder, top) for folder in {path.parent for path in found.pictures}}
+    places = [_Place(path, names[path.parent], list(enumerate(names[path.parent]))) for path in found.pictures]
     skipped, told = dict(found.skipped), []
     if levels:
         _read_by_pattern(places, levels, told)
@@ -126,8 +127,8 @@ def read_folder(top: Path, levels: tuple[str, ...] = ()) -> LabelFolder | None:
     return LabelFolder(pictures, skipped, told)
 
 
-def _folder_names(path: Path, top: Path) -> list[str]:
-    return [unicodedata.normalize("NFC", name) for name in path.relative_to(top).parts[:-1]]
+def _folder_names(folder: Path, top: Path) -> list[str]:
+    return [unicodedata.normalize("NFC", name) for name in folder.relative_to(top).parts]
 
 
 # Which folders mean a split -----------------------------------------------------------------------------------
@@ -392,7 +393,8 @@ def _check_labels(labelled: list[_Place], top: Path, levels: tuple[str, ...]) ->
 
 def _vanished(skipped: dict[Path, str], pictures: list[Path], top: Path) -> list[str]:
     """A sentence for each folder that holds nothing but skipped files, since its label is missing then."""
-    full = {folder for path in pictures for folder in path.parents}
+    lowest = {path.parent for path in pictures}
+    full = lowest | {folder for path in lowest for folder in path.parents}
     empty = Counter(path.parent for path in skipped if path.parent not in full and path.parent != top)
     return [
         f"No picture in {text_of(folder.relative_to(top))} can be read ({many(number, 'file')}), so it is no label."

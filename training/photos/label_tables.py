@@ -1,6 +1,8 @@
 """Tables of labels: which column is the label, and a CSV file that lies beside the pictures it speaks of."""
 
+import codecs
 import csv
+import io
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -92,19 +94,27 @@ def _only_column(others: list[str], header: list[str], rows: list[list[str]]) ->
     return others[0] if len({*values}) <= len(values) / 2 else None
 
 
+def _decoded(content: bytes) -> str:
+    """A table's text: UTF-8, or what spreadsheets write in its place."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16", errors="replace")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("cp1252", errors="replace")
+
+
 def _read(path: Path, names: _Names, own: str | None) -> tuple[dict[Path, Labelled], str]:
     """What a table says of the pictures, or nothing and one sentence on why it says nothing."""
     if path.stat().st_size > LARGEST:
         return {}, f"{path} has more than {LARGEST // 10**6} MB; split it, or sort the photos into one folder a label."
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        head = file.readline()
-        file.seek(0)
-        delimiter = max(("\t", ";", ","), key=head.count)
-        try:
-            header, *rows = csv.reader(file, delimiter=delimiter)
-        except (ValueError, csv.Error):
-            header, rows = [], []
-    rows = [row for row in rows if len(row) == len(header)]
+    text = _decoded(path.read_bytes())
+    delimiter = max(("\t", ";", ","), key=text.partition("\n")[0].count)
+    try:
+        header, *rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    except (ValueError, csv.Error):
+        header, rows = [], []
+    rows = [(row + [""] * len(header))[: len(header)] for row in rows if row]
     needs = "it needs two: one with the pictures' file names (file_name), and one with their labels (label)"
     columns = f"its columns: {', '.join(header)}" if header else "it is empty"
     found = {k: [names.find(row[k], path) for row in rows] for k in range(len(header))}

@@ -1,5 +1,6 @@
 """Words that people call their splits by: one rule for folders and for the splits of a data set on the Hub."""
 
+import functools
 import re
 import unicodedata
 
@@ -41,6 +42,7 @@ def is_filler(name: str) -> bool:
     return bool(words) and all(word in _FILLERS for word in words)
 
 
+@functools.lru_cache(maxsize=4096)  # asked for every picture
 def split_of(name: str, *, any_word: bool = False) -> str | None:
     """The split that a name means ("train", "validation" or "test"), or None where it means none.
 

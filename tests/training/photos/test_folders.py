@@ -247,10 +247,17 @@ def test_a_file_that_describes_the_pictures_goes_first(tmp_path):
 )
 def test_a_table_beside_the_pictures_gives_their_labels(tmp_path, table, text):
     folder = put(tmp_path / "photos", "1.png", "2.png", "3.png")
-    (folder / table).write_text(text)
+    (folder / table).write_text(text, encoding="utf-8")
     found = read_folder(folder)
     assert [label for _, _, label in found.pictures] == ["first", "second", "first"]
     assert found.told == [f"The labels of 3 pictures are read from {table}."]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+def test_a_table_as_spreadsheets_write_it(tmp_path, encoding):
+    folder = put(tmp_path / "photos", "1.png", "2.png")
+    (folder / "labels.csv").write_text("file,label,note\n1,caf\xe9\n2,tea,\n", encoding=encoding)
+    assert {label for _, _, label in read_folder(folder).pictures} == {"caf\xe9", "tea"}
 
 
 def test_a_table_of_a_split_speaks_of_its_pictures(tmp_path):
