@@ -112,7 +112,7 @@ def label_fault(label: str) -> str | None:
     if any(kind in ("Cc", "Zl", "Zp") for kind in kinds):
         return "a line break or another control character"
     if "Cs" in kinds:
-        return "bytes that are no text"
+        return "bytes that are not text"
     if any(sign in _TURNING for sign in label):
         return "a sign that turns the direction of the text around it"
     if all(kind[0] in "ZMC" and kind not in ("Co", "Cn") for kind in kinds):

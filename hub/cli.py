@@ -31,7 +31,7 @@ Revision = Annotated[
     str | None, typer.Option(metavar="NAME", help="Branch, tag or commit on the Hub. [default: the newest of main]")
 ]
 Without = Annotated[
-    list[str], typer.Option(metavar="FORMAT", help="Leave a format's files out; may be repeated. The card says so.")
+    list[str], typer.Option(metavar="FORMAT", help="Leave out a format's files; may be repeated. The card says so.")
 ]
 Also = Annotated[
     list[str], typer.Option(metavar="FORMAT", help="Add a format that is written only on request, such as openvino.")
@@ -41,11 +41,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON on
 
 @app.callback()
 def commands() -> None:
-    """Answer with a model, prove that it says the same in every runtime, and share it on the Hub.
+    """Use a model, check that it gives the same answers in every runtime, and share it on the Hub.
 
-    A bundle is a folder that save_pretrained or `python -m training fit` wrote, or that pull brought; most commands
-    take a model's name on the Hub as well. For a private model, log in with `hf auth login` or set HF_TOKEN: no
-    command takes a token, because command lines are kept in histories and shown to other users.
+    A bundle is a folder that save_pretrained or `python -m training fit` wrote, or that pull downloaded. Most commands
+    also accept the name of a model on the Hub. For a private model, log in with `hf auth login` or set HF_TOKEN. No
+    command accepts a token, because command lines are kept in histories and shown to other users.
 
     \b
     Exit codes: 0  all is well
@@ -80,14 +80,14 @@ def predict(
         typer.Argument(
             metavar="PICTURES",
             help="Files, folders (with their subfolders; hidden files are skipped), patterns in "
-            "quotes ('photos/**/*.jpg'), or - for a list on standard input, one a line.",
+            "quotes ('photos/**/*.jpg'), or - for a list on standard input, one per line.",
         ),
     ],
     model: Annotated[
-        str | None, typer.Option(metavar="NAME_OR_FOLDER", help="What answers. [default: the embedded model]")
+        str | None, typer.Option(metavar="NAME_OR_FOLDER", help="The model to use. [default: the embedded model]")
     ] = None,
     runtime: Annotated[
-        str, typer.Option(metavar="NAME", help="What it runs in: onnx, keras, litert, openvino, …")
+        str, typer.Option(metavar="NAME", help="The runtime: onnx, keras, litert, openvino, …")
     ] = "onnx",
     revision: Revision = None,
     out: Annotated[
@@ -95,7 +95,7 @@ def predict(
         typer.Option(metavar="FILE", help="Write a row for each picture into FILE.csv, FILE.jsonl or FILE.parquet."),
     ] = None,
     evidence: Annotated[
-        bool, typer.Option("--evidence/--no-evidence", help="Write the evidence, h × w × K numbers a picture.")
+        bool, typer.Option("--evidence/--no-evidence", help="Write the evidence, h × w × K numbers per picture.")
     ] = True,
     json_: Json = False,
 ) -> None:
@@ -107,14 +107,15 @@ def predict(
     python -m hub predict 'photos/**/*.png' --model OWNER/NAME --out answers.parquet
     find . -name '*.jpg' | python -m hub predict - --json
 
-    A picture that cannot be read stops nothing: it has a row whose column error says why, all are listed at the end,
-    and the exit code is 1. So has every other file in a folder that looks meant as a picture, such as a video or a
-    camera's raw picture; their rows come last. A picture named twice is answered once.
+    A picture that cannot be read does not stop the command: the column error of its row says why, all such pictures
+    are listed at the end, and the exit code is 1. The same holds for other files that seem to be meant as pictures,
+    such as a video or a camera's raw picture; their rows come last. A picture that is named twice is answered once.
 
     The columns are file, label, probability, probability_LABEL for each label, logits, evidence[row][column][label]
-    (its mean over rows and columns is the logits) and error; lists are JSON text in CSV. Interrupted, the answers so
-    far stay in FILE.part.csv (.jsonl, .parquet), and an older FILE is untouched. With --json, one object says what
-    was written; without --out, each picture is an object on a line of its own, with those same keys.
+    (its mean over rows and columns is the logits) and error; lists are JSON text in CSV. If the command
+    is interrupted, the answers so far stay in FILE.part.csv (.jsonl, .parquet), and an older FILE is not changed. With
+    --json, one object says what was written; without --out, each picture is an object on its own line, with the same
+    keys.
     """
     if out is not None:
         batch.check_out(out)
@@ -178,9 +179,9 @@ def import_(
     source: Annotated[
         Path, typer.Argument(metavar="MODEL", help="A .keras or .h5 file, or Teachable Machine's folder for Keras.")
     ],
-    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Made, or replaced if it holds a bundle already.")],
+    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Created, or replaced if it already holds a bundle.")],
     labels: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A label a line, in the order of the model's outputs.")
+        Path | None, typer.Option(metavar="FILE", help="One label per line, in the order of the model's outputs.")
     ] = None,
     pixels: Annotated[
         str | None, typer.Option(metavar="RANGE", help="What the model was trained on: 0..255, 0..1 or -1..1.")
@@ -213,7 +214,7 @@ def import_(
 @command
 def export(
     source: Bundle,
-    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Made, or replaced if it holds a bundle already.")],
+    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Created, or replaced if it already holds a bundle.")],
     without: Without = [],  # noqa: B006
     also: Also = [],  # noqa: B006
     revision: Revision = None,
@@ -226,7 +227,7 @@ def export(
     python -m hub export runs/flowers/bundle exported --also openvino --also h5 --without transformers
 
     The folder is laid out as it is published on the Hub. Formats other than ONNX are converted from model.keras,
-    which takes TensorFlow. Nothing is compared here: verify
+    which requires TensorFlow. Nothing is compared here: verify
     does that, and push publishes what it compared.
     """
     from hub import remote
@@ -274,9 +275,9 @@ def verify(
     python -m hub verify runs/flowers/bundle --photos flowers --using transformers=torch-env/bin/python
 
     Writes agreement.json, and the card that shows it. Each runtime answers in a process of its own. Given the same
-    tensor, it may differ by 0.0001 at most: beyond, the exit code is 1, and push refuses. Given the same file, each
-    library prepares the picture in its own way; that difference is only reported. A runtime that is not installed is
-    a refusal that names it.
+    tensor, it may differ by 0.0001 at most. If it differs more, the exit code is 1 and push refuses. Given the same
+    file, each library prepares the picture in its own way; that difference is only reported. If a runtime is not
+    installed, the command refuses and names it.
     """
     from hub.agreement import failures
     from hub.publishing import verify
@@ -325,13 +326,18 @@ def _agreement(found: dict) -> str:
 @command
 def push(
     source: Bundle,
-    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The model on the Hub; made if it does not exist.")],
+    repo: Annotated[
+        str, typer.Argument(metavar="OWNER/NAME", help="The model on the Hub; created if it does not exist.")
+    ],
     private: Annotated[
         bool | None,
-        typer.Option("--private/--public", help="Who sees a model that is made now. [default: the owner's setting]"),
+        typer.Option(
+            "--private/--public", help="Who can see a model that is created now. [default: the owner's setting]"
+        ),
     ] = None,
     revision: Annotated[
-        str | None, typer.Option(metavar="BRANCH", help="Push to this branch, made if need be. [default: main]")
+        str | None,
+        typer.Option(metavar="BRANCH", help="Push to this branch; created if it does not exist. [default: main]"),
     ] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Propose a pull request instead of a commit.")] = False,
     message: Annotated[str | None, typer.Option(metavar="TEXT", help="The commit's message, one line.")] = None,
@@ -365,16 +371,21 @@ def push(
 
 @functools.partial(command, name="push", group=space_app)
 def space_push(
-    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The Space on the Hub; made if it does not exist.")],
+    repo: Annotated[
+        str, typer.Argument(metavar="OWNER/NAME", help="The Space on the Hub; created if it does not exist.")
+    ],
     model: Annotated[
         str | None, typer.Option(metavar="OWNER/MODEL", help="A model of the Hub to serve. [default: the embedded one]")
     ] = None,
     private: Annotated[
         bool | None,
-        typer.Option("--private/--public", help="Who sees a Space that is made now. [default: the owner's setting]"),
+        typer.Option(
+            "--private/--public", help="Who can see a Space that is created now. [default: the owner's setting]"
+        ),
     ] = None,
     revision: Annotated[
-        str | None, typer.Option(metavar="BRANCH", help="Push to this branch, made if need be. [default: main]")
+        str | None,
+        typer.Option(metavar="BRANCH", help="Push to this branch; created if it does not exist. [default: main]"),
     ] = None,
     json_: Json = False,
 ) -> None:
@@ -404,7 +415,9 @@ def space_push(
 @command
 def pull(
     repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A model on the Hub.")],
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Made, or replaced if it holds a bundle already.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Created, or replaced if it already holds a bundle.")
+    ],
     revision: Revision = None,
     runtime: Annotated[
         str, typer.Option(metavar="NAME", help="Only what this runtime needs, such as onnx, and the record; or all.")
@@ -417,7 +430,7 @@ def pull(
     python -m hub pull OWNER/flowers flowers
     python -m hub pull OWNER/flowers flowers --revision v1.0 --runtime onnx
 
-    Every file is checked against its hash, and the folder appears whole or not at all. A folder that holds anything
+    Every file is checked against its hash, and the folder appears complete or not at all. A folder that holds anything
     but a bundle is refused.
     """
     from hub import remote
@@ -449,7 +462,7 @@ def card(
         str | None, typer.Option(metavar="OWNER/NAME", help="The name that the card's snippets load the model by.")
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Print nothing but whether README.md is what the results render.")
+        bool, typer.Option("--check", help="Only print whether README.md is what the results render.")
     ] = False,
     write: Annotated[bool, typer.Option("--write", help="Write README.md of the bundle again.")] = False,
     revision: Revision = None,

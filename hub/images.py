@@ -493,7 +493,7 @@ def recognise(head: bytes) -> tuple[Literal["read", "picture", "other"], str]:
         return "other", "a web page, not a picture"
     if _is_text(head[:4096]):
         return "other", "text, not a picture"
-    return "other", "in no format that is read (JPEG, PNG, GIF, WebP, AVIF, HEIC, TIFF, JPEG 2000, BMP)"
+    return "other", "not in a format that can be read (JPEG, PNG, GIF, WebP, AVIF, HEIC, TIFF, JPEG 2000, BMP)"
 
 
 def _is_text(head: bytes) -> bool:

@@ -38,7 +38,7 @@ def import_model(
     Args:
         source: a .keras or .h5 file, or the folder that Teachable Machine exports for Keras.
         out: made, or replaced if it holds a bundle already.
-        labels: a text file with a label a line, in the order of the model's outputs; Teachable Machine has its own.
+        labels: a text file with one label per line, in the order of the model's outputs; Teachable Machine has its own.
         pixels: what the model was trained on, a name of PIXELS; known for Teachable Machine.
         photos: pictures to compare ONNX and Keras on; none are needed, as pictures are drawn then.
 
@@ -56,10 +56,12 @@ def import_model(
     if not source.is_file() or source.suffix.lower() not in other_tools.KERAS_ENDINGS:
         told = other_tools.sentence(source) if source.exists() else None
         raise BundleError(
-            told or f"{source} is no .keras or .h5 file and no folder of Teachable Machine; check the path."
+            told or f"{source} is neither a .keras or .h5 file nor a folder of Teachable Machine; check the path."
         )
     if labels is None:
-        raise UsageError(f"{source} does not name its labels; give --labels FILE with a label a line, in their order.")
+        raise UsageError(
+            f"{source} does not name its labels; give --labels FILE with one label per line, in their order."
+        )
     if pixels not in PIXELS:
         raise UsageError(
             f"{source} does not say what pixels it was trained on; give --pixels 0..255 where it takes them as they "
@@ -78,9 +80,11 @@ def _labels(path: Path) -> list[str]:
     try:
         return other_tools.teachable_labels(safety.read_limited(path, LONGEST).decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise BundleError(f"{path} is no text in UTF-8; save it as such, a label a line.") from error
+        raise BundleError(f"{path} is not UTF-8 text; save it as such, with one label per line.") from error
     except OSError as error:
-        raise BundleError(f"{path} cannot be read ({error.strerror}); give a text file with a label a line.") from error
+        raise BundleError(
+            f"{path} cannot be read ({error.strerror}); give a text file with one label per line."
+        ) from error
 
 
 def _scaled(model: keras.Model, scaling: tuple[float, float] | None, name: str) -> keras.Model:

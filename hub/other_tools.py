@@ -30,7 +30,7 @@ def sentence(path: Path) -> str | None:
     if path.is_dir():
         return _of_folder(path)
     if path.suffix.lower() in KERAS_ENDINGS:
-        return f"{path} is a Keras model and no bundle yet; make one with {_import(path, labels=True)}."
+        return f"{path} is a Keras model, not a bundle yet; make one with {_import(path, labels=True)}."
     kind = ENDINGS.get(path.suffix.lower())
     return kind and f"{path} is {kind}."
 
@@ -56,7 +56,7 @@ def of_config(config: dict, where: str) -> str | None:
 def _of_folder(folder: Path) -> str | None:
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     if all(name in names for name in TEACHABLE):
-        return f"{folder} is a model of Teachable Machine and no bundle yet; make one with {_import(folder)}."
+        return f"{folder} is a model of Teachable Machine, not a bundle yet; make one with {_import(folder)}."
     if "saved_model.pb" in names or "model.savedmodel" in names:
         return (
             f"{folder} is a SavedModel, as TensorFlow Hub has them too, which cannot be used here, since it has no "
@@ -73,7 +73,7 @@ def _of_folder(folder: Path) -> str | None:
     ]
     if len(models) == 1:
         path = folder / models[0]
-        return f"{folder} holds the Keras model {path.name} and no bundle; make one with {_import(path, labels=True)}."
+        return f"{folder} holds the Keras model {path.name}, not a bundle; make one with {_import(path, labels=True)}."
     if "model.keras" in names:
         return None
     other = next((name for name in names if Path(name).suffix.lower() in ENDINGS), None)
@@ -82,7 +82,7 @@ def _of_folder(folder: Path) -> str | None:
 
 def _import(path: Path, *, labels: bool = False) -> str:
     more = " --labels labels.txt --pixels 0..255" if labels else ""
-    hint = " (a label a line; docs/publishing.md explains --pixels)" if labels else ""
+    hint = " (one label per line; docs/publishing.md explains --pixels)" if labels else ""
     return f"`python -m hub import {shlex.quote(str(path))} NEW_FOLDER{more}`{hint}"
 
 

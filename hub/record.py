@@ -286,7 +286,7 @@ def _texts_and_labels(file: pq.ParquetFile, path: Path, count: int) -> tuple[np.
 
     table = _columns(file, path, "hash", "split", "label")
     if not len(table) or not pa.types.is_integer(table.schema.field("label").type):
-        raise _strange(path, "it has no pictures, or labels that are no numbers")
+        raise _strange(path, "it has no pictures, or labels that are not numbers")
     labels = table["label"].to_numpy().astype(np.int64)
     if labels.min() < 0 or labels.max() >= count:
         raise _strange(path, "it has a label number that it does not name")
@@ -300,7 +300,7 @@ def _texts(column: pa.ChunkedArray, path: Path) -> np.ndarray:
 
     kind = column.type
     if not (pa.types.is_dictionary(kind) and (pa.types.is_string(kind.value_type))):
-        raise _strange(path, "its hashes and splits are no texts")
+        raise _strange(path, "its hashes and splits are not texts")
     if any((pc.max(pc.binary_length(chunk.dictionary)).as_py() or 0) > LONGEST for chunk in column.chunks):
         raise _strange(path, "a hash or a split's name is too long")
     return np.array(column.to_pylist(), dtype=str)
@@ -312,7 +312,7 @@ def _matrix(file: pq.ParquetFile, path: Path, column: str, *shape: int) -> np.nd
 
     lists = _columns(file, path, column)[column].combine_chunks()
     if not (pa.types.is_list(lists.type) and pa.types.is_floating(lists.type.value_type)):
-        raise _strange(path, f"its {column} are no lists of numbers")
+        raise _strange(path, f"its {column} are not lists of numbers")
     values = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
     if values.size != len(lists) * math.prod(shape) or not np.isfinite(values).all():
         raise _strange(path, f"its {column} do not fit its labels, or are not finite")

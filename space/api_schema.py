@@ -17,7 +17,7 @@ ERRORS = {
     400: "The picture is damaged or cut short, there is none, or the request cannot be read.",
     408: "The request took too long to arrive.",
     413: "Too many bytes, pixels or files.",
-    415: "The file is no picture of a kind that is read: JPEG, PNG, GIF, WebP, AVIF, HEIC, TIFF, JPEG 2000 or BMP.",
+    415: "The file is not a picture in a readable format: JPEG, PNG, GIF, WebP, AVIF, HEIC, TIFF, JPEG 2000 or BMP.",
     429: "Too many requests are waiting; Retry-After says when to come back.",
     503: "The server did not get to it in its time.",
 }

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-    help="Fit a recipe on photos, and measure what a model is worth.",
+    help="Train a recipe on photos, and measure how good a model is.",
 )  # fmt: skip
 COMPARED = 2000  # validation photos that every runtime answers before a bundle is published
 
@@ -106,7 +106,7 @@ def fit(
     ] = None,
     private: Annotated[
         bool | None,
-        typer.Option("--private/--public", help="Who sees what --push-to makes. [default: the owner's setting]"),
+        typer.Option("--private/--public", help="Who can see what --push-to creates. [default: the owner's setting]"),
     ] = None,
     without: Annotated[
         list[str], typer.Option(metavar="RUNTIME", help="Publish without a runtime's files; may be repeated.")
@@ -215,7 +215,7 @@ def preview(
     out: Annotated[Path | None, typer.Option(help="A PNG file. [default: runs/preview-RECIPE.png]")] = None,
     cache: Cache = None,
 ) -> None:
-    """Draw a sheet of what the recipe's augmentation does: each knob alone, and all together."""
+    """Draw a sheet of what the recipe's augmentation does: each setting alone, and all together."""
     from training.pages.drawing import write_png
     from training.photos.data import photos_of
     from training.photos.preview import preview as draw
@@ -288,7 +288,7 @@ def photos(
 ) -> None:
     """Write the pictures that were held out (or trained on) as files, to look at or for `python -m hub verify`.
 
-    They are as the data set stores them, and named by the hash that predictions.parquet tells them by.
+    They are written as the data set stores them. Their names are the hashes that predictions.parquet has for them.
     """
     from training.photos.data import write_pictures
 

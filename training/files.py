@@ -39,7 +39,7 @@ def read_json(path: Path, remedy: str) -> dict:
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"{path} is damaged ({first_line(error)}); {remedy}.") from error
     if not isinstance(content, dict):
-        raise DamagedError(f"{path} is damaged (it is no JSON object); {remedy}.")
+        raise DamagedError(f"{path} is damaged (it is not a JSON object); {remedy}.")
     return content
 
 

@@ -105,7 +105,7 @@ BACKBONE = {
 }  # fmt: skip
 NETWORK = {
     "network": Knob(REQUIRED, ("cnn", "resnet"), "plain convolutions, or residual units", searched=False),
-    "blocks": Knob([[32], [64]], None, "filters of each convolution, one list a block; each block halves the size"),
+    "blocks": Knob([[32], [64]], None, "filters of each convolution, one list per block; each block halves the size"),
     "batch_norm": Knob(True, None, "batch normalisation after each convolution"),
     "whiten": Knob(False, None, "resnet only: a fixed first convolution that makes colours of neighbours uncorrelated"),
     "mirror": Knob(False, None, "once trained, answer by the mean over a picture and its mirror image"),
@@ -275,7 +275,7 @@ def check(settings: dict[str, Any]) -> None:
     blocks = settings["blocks"]
     demand(
         isinstance(blocks, list) and bool(blocks) and all(_whole_numbers(block) and block for block in blocks),
-        "blocks", "lists of numbers of filters, one list a block",
+        "blocks", "lists of numbers of filters, one list per block",
     )  # fmt: skip
     demand(_whole_numbers(settings["dense"]), "dense", "a list of numbers of units")
     demand(settings["size"] >= 2 ** len(blocks), "size", f"at least {2 ** len(blocks)}, as each block halves it")

@@ -485,7 +485,7 @@ def test_camera_raw_that_looks_like_tiff_is_refused_by_name():
     thumbnail = np.zeros((8, 8, 3), np.uint8)
     for tags in ({"t50706": [1]}, {"t254": [1], "t330": [8]}):
         assert "camera's raw" in refusal(plain_tiff(thumbnail, 2, **tags))
-    assert "no format" in refusal(b"II*\0\x10\0\0\0CR\2\0" + bytes(100))
+    assert "not in a format" in refusal(b"II*\0\x10\0\0\0CR\2\0" + bytes(100))
 
 
 def _tiff_of(*, size=(8, 8), compression=8, data=None, **tags) -> bytes:
@@ -803,9 +803,9 @@ def test_refused_pil_pictures(mode):
         (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(40), "JPEG XL"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40), "no single picture"),
         (b"\0\0\0\x18ftypisom\0\0\0\0isommp42" + bytes(40), "video"),
-        (encode(SCENE, "PPM"), "no format"),
-        (bytes(1000), "no format"),
-        (random.Random(0).randbytes(1000), "no format"),
+        (encode(SCENE, "PPM"), "not in a format"),
+        (bytes(1000), "not in a format"),
+        (random.Random(0).randbytes(1000), "not in a format"),
     ],
 )
 def test_other_files(data, words, tmp_path):

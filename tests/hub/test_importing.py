@@ -106,7 +106,7 @@ def test_a_keras_file_wants_labels_and_pixels(tmp_path):
     model.save(tmp_path / "cats.h5")
     (tmp_path / "labels.txt").write_text("cat\ndog\n", encoding="utf-8")
     with pytest.raises(
-        BundleError, match=r"cats.keras is a Keras model and no bundle yet; make one with `python -m hub"
+        BundleError, match=r"cats.keras is a Keras model, not a bundle yet; make one with `python -m hub"
     ):
         ImageClassifier.from_pretrained(tmp_path / "cats.keras")
     labels = ["--labels", tmp_path / "labels.txt"]
@@ -175,7 +175,7 @@ OTHERS = {
     "fastai": (["export.pkl"], "a pickle, which can run code"),
     "keras": (
         ["flowers.keras"],
-        "holds the Keras model flowers.keras and no bundle; make one with `python -m hub import",
+        "holds the Keras model flowers.keras, not a bundle; make one with `python -m hub import",
     ),
     "photos": (["1.jpg"], "has no config.json, so it is not a model"),
     "bundle": (["model.keras", "onnx/model.onnx"], "has no config.json, so it is not a model"),

@@ -181,7 +181,7 @@ def _take_split(place: _Place, level: int, split: str, top: Path) -> None:
     while len(place.folders) > level and (again := split_of(place.folders[level][1])):  # training_set/training_set
         if again != split:
             raise DataError(
-                f"{text_of(place.path.relative_to(top))} lies in a folder for {split} and in one for {again}; "
+                f"{text_of(place.path.relative_to(top))} is in a folder for {split} and in one for {again}; "
                 "move it out of one of them."
             )
         place.folders.pop(level)
@@ -238,7 +238,7 @@ def _find_labels(places: list[_Place], top: Path, told: list[str]) -> None:
             else places[0]
         )
         others = " and ".join(name for _, name in example.folders if name != example.label)
-        told.append(f"The labels are {listed(names[level])}; other folders, such as {others}, are no labels.")
+        told.append(f"The labels are {listed(names[level])}; other folders, such as {others}, are not labels.")
 
 
 def _are_dates(names: list[list[str]], level: int) -> bool:
@@ -289,7 +289,7 @@ def _check_annotations(names: list[str], top: Path, places: list[_Place], level:
         depth = next(place.folders[level][0] for place in places if len(place.folders) > level)
         raise DataError(
             f"The folders {listed(names)} of {top} look like pictures and what was drawn for them; sort the photos "
-            f"into one folder a label, or if these are the labels give --data {_pattern(top, {depth: LABEL})}."
+            f"into one folder per label, or if these are the labels give --data {_pattern(top, {depth: LABEL})}."
         )
 
 
@@ -351,7 +351,7 @@ def _no_labels(places: list[_Place], top: Path) -> DataError:
     """One sentence on why there are no two labels, and what to do."""
     inner = sorted({place.first for place in places if place.folders})
     splits = sorted({place.split_folder[1] for place in places if place.split_folder})
-    sort = "sort the photos into one folder a label"
+    sort = "sort the photos into one folder per label"
     if len(inner) == 1 and not is_filler(inner[0]):
         return DataError(
             f"{top} has one label only ({inner[0]}); a classifier needs two: add a folder of something else."
@@ -383,7 +383,7 @@ def _tell_unlabelled(places: list[_Place], skipped: dict[Path, str], told: list[
 def _check_labels(labelled: list[_Place], top: Path, levels: tuple[str, ...]) -> None:
     names = {place.label for place in labelled}
     if not names and levels:
-        raise DataError(f"No picture of {top} lies as deep as {'/'.join(levels)} says; look at its folders.")
+        raise DataError(f"No picture of {top} is as deep as {'/'.join(levels)} says; look at its folders.")
     if len(names) < 2:
         raise DataError(
             f"{top} has one label only ({next(iter(names), 'none')}); a classifier needs two: add a folder of "
@@ -397,7 +397,7 @@ def _vanished(skipped: dict[Path, str], pictures: list[Path], top: Path) -> list
     full = lowest | {folder for path in lowest for folder in path.parents}
     empty = Counter(path.parent for path in skipped if path.parent not in full and path.parent != top)
     return [
-        f"No picture in {text_of(folder.relative_to(top))} can be read ({many(number, 'file')}), so it is no label."
+        f"No picture in {text_of(folder.relative_to(top))} can be read ({many(number, 'file')}), so it is not a label."
         for folder, number in sorted(empty.items())
     ]
 

@@ -1,4 +1,4 @@
-"""A sheet of what a recipe's augmentation does to its own photos: each knob alone, and all together."""
+"""A sheet of what a recipe's augmentation does to its own photos: each setting alone, and all together."""
 
 from dataclasses import fields
 

@@ -1,4 +1,4 @@
-"""From what somebody calls their data to one row a picture: a name on the Hub, a folder, a zip, tables of pictures."""
+"""From what somebody calls their data to one row per picture: a name on the Hub, a folder, a zip, or tables."""
 
 import unicodedata
 from collections.abc import Iterator

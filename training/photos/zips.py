@@ -27,7 +27,7 @@ def unpacked(path: Path, folder: Path) -> Path:
         StorageError: it cannot be unpacked there.
     """
     if not zipfile.is_zipfile(path):
-        raise DataError(f"{path} is a file, but no zip; unpack it, or give the folder that it lies in.")
+        raise DataError(f"{path} is a file, but not a zip; unpack it, or give its folder.")
     target = folder / sha256(path)[:32]
     if not _is_whole(target):
         with exclusive(target):

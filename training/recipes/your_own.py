@@ -1,4 +1,4 @@
-"""Your own photos, one folder a label: MobileNetV2, first as it is with a new last layer, then fine-tuned gently.
+"""Your own photos, one folder per label: MobileNetV2, first as it is with a new last layer, then fine-tuned gently.
 
     python -m training fit your_own --data FOLDER
 

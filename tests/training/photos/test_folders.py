@@ -202,7 +202,7 @@ def test_a_label_whose_files_cannot_be_read_is_told(tmp_path):
     (folder / "fox" / "1.jxl").write_bytes(b"\0\0\0\x0cJXL \r\n\x87\n")
     found = read_folder(folder)
     assert [path.name for path in found.skipped] == ["1.jxl"]
-    assert found.told == ["No picture in fox can be read (1 file), so it is no label."]
+    assert found.told == ["No picture in fox can be read (1 file), so it is not a label."]
     (folder / "a" / "1.png").unlink()
     (folder / "b" / "2.png").unlink()
     with pytest.raises(DataError, match="holds no picture that can be read: fox/1.jxl is a JPEG XL picture"):

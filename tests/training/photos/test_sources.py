@@ -178,7 +178,7 @@ def test_a_zip_of_label_folders_is_read_and_unpacked_once(tmp_path):
         (lambda path: zipped(path, ["cat/1.png", "../../dog/2.png"]), "leads out of it"),
         (lambda path: zipped(path, ["cat/1.png", "/dog/2.png"]), "leads out of it"),
         (lambda path: zipped(path, ["cat", "cat/1.png"]), "is damaged and cannot be unpacked"),
-        (lambda path: path.write_bytes(b"Rar!"), "no zip; unpack it, or give the folder"),
+        (lambda path: path.write_bytes(b"Rar!"), "not a zip; unpack it, or give its folder"),
         (lambda path: path.write_bytes(cut()), "is damaged and cannot be unpacked"),
     ],
 )
