@@ -107,7 +107,7 @@ def _decoded(content: bytes) -> str:
 def _read(path: Path, names: _Names, own: str | None) -> tuple[dict[Path, Labelled], str]:
     """What a table says of the pictures, or nothing and one sentence on why it says nothing."""
     if path.stat().st_size > LARGEST:
-        return {}, f"{path} has more than {LARGEST // 10**6} MB; split it, or sort the photos into one folder per label."
+        return {}, f"{path} has more than {LARGEST // 10**6} MB; split it, or sort photos into one folder per label."
     text = _decoded(path.read_bytes())
     delimiter = max(("\t", ";", ","), key=text.partition("\n")[0].count)
     try:
