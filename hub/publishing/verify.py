@@ -23,6 +23,7 @@ from hub.agreement import TOLERANCE, difference
 from hub.errors import BundleError, ImageError
 from hub.files import sha256, write_aside
 from hub.formats import FORMATS, Answers, Format, Runner, batched
+from hub.formats.foreign import refuse_probabilities
 from hub.images import open_image, to_tensor
 from hub.publishing import staging
 from hub.scores import softmax
@@ -68,7 +69,9 @@ def verify(
         config = bundle.read_json(staged, bundle.CONFIG)
         for one in formats:
             one.check(staged, config)
-        pictures = _Pictures(photos, FORMATS["onnx"].start(staged, config), aside)
+        runner = FORMATS["onnx"].start(staged, config)
+        refuse_probabilities(str(folder), runner, runner.image_size)  # a bundle may come from elsewhere
+        pictures = _Pictures(photos, runner, aside)
         runners = [one for one in formats if one.runs]
 
         def ask(one: Format) -> Answers:

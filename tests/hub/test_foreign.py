@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 
 import keras
 import numpy as np
+import onnx
 import pytest
 import tensorflow as tf
 from keras import layers, ops
@@ -14,6 +16,7 @@ from hub import BundleError, ImageClassifier
 from hub.drawn import drawn
 from hub.formats.foreign import as_classifier
 from hub.formats.onnx import to_onnx
+from hub.publishing.verify import verify
 from hub.scores import softmax
 
 SIDE = 4
@@ -191,6 +194,18 @@ def test_probabilities_that_the_graph_does_not_tell_are_found_by_asking():
 
     with pytest.raises(BundleError, match="of each of 8 drawn pictures add up to 1"):
         ImageClassifier.from_keras(model_of(written_out), ["a", "b", "c"])
+
+
+def test_a_bundle_of_probabilities_is_not_verified(bundle_2, photo_files, tmp_path):
+    """Somebody's own, or one that was made before this was looked at."""
+    folder = shutil.copytree(bundle_2, tmp_path / "bundle")
+    model = onnx.load(folder / "onnx" / "model.onnx")
+    for node in model.graph.node:
+        node.output[:] = ["before" if name == "logits" else name for name in node.output]
+    model.graph.node.append(onnx.helper.make_node("Softmax", ["before"], ["logits"]))
+    onnx.save(model, folder / "onnx" / "model.onnx")
+    with pytest.raises(BundleError, match="The logits of .*bundle are probabilities already"):
+        verify(folder, list(photo_files.iterdir()), without=["keras-folder", "litert"], progress=False)
 
 
 def test_to_onnx_converts_no_probabilities():

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from hub import BundleError, ImageClassifier, UsageError, bundle, safety
-from hub.formats import FORMATS, find_format
+from hub.formats import FORMATS, Source, find_format
 from hub.formats.transformers import MobileNet, find_mobilenet
 from hub.scores import softmax
 
@@ -29,8 +29,9 @@ def stage(classifier: ImageClassifier, source: Path, out: Path, names: list[str]
     shutil.copytree(source / "onnx", out / "onnx")
     shutil.copy(source / bundle.KERAS, out)
     config = classifier.config
+    written = Source(classifier.labels, classifier.image_size, classifier.to_keras)
     for name in names:
-        FORMATS[name].write(classifier, out)
+        FORMATS[name].write(written, out)
         config = bundle.merge(config, FORMATS[name].config(out), FORMATS[name].title)
     bundle.write_json(out, bundle.CONFIG, config)
     return out
