@@ -40,7 +40,7 @@ class Watch:
                 self.now, self.calls = self.now + 1, self.calls + 1
                 self.most = max(self.most, self.now)
             try:
-                time.sleep(0.01)
+                time.sleep(0.002)
                 return function(*arguments, **options)
             finally:
                 with self._lock:
@@ -49,31 +49,29 @@ class Watch:
         return call
 
 
+def waiting(budget: Work) -> dict[tuple[str, bool], int]:
+    """How many wait, by door and kind."""
+    with budget._changed:
+        return {tuple(line): len(jobs) for line, jobs in budget._lines.items()}
+
+
 def test_every_door_shares_the_places(classifier_2, cat, tmp_path, monkeypatch):
-    """HTTP, MCP, one picture, another method, two models, many pictures and gradio_client, each twice at once."""
+    """HTTP, MCP, one picture, another method, two models, many pictures and gradio_client: nothing runs beside it."""
     watch, photo = Watch(), cat.read_bytes()
     monkeypatch.setattr(images, "_from_bytes", watch.on(images._from_bytes))  # whatever decodes
     monkeypatch.setattr(ImageClassifier, "predict_tensors", watch.on(ImageClassifier.predict_tensors))
-    for n in range(12):
-        (tmp_path / f"{n:02}.png").write_bytes(encode(scene(90 + n, 60), "PNG"))
-    lots = iter((sorted(tmp_path.iterdir())[:6], sorted(tmp_path.iterdir())[6:]))  # the same bytes are one upload
-    with served(classifier_2, other=classifier_2) as address:
+    for n in range(6):
+        (tmp_path / f"{n}.png").write_bytes(encode(scene(90 + n, 60), "PNG"))
+    with served(classifier_2, other=classifier_2) as address, ThreadPoolExecutor(8) as clients:
         events = Visitor(address).config["dependencies"]
         for_programs = next(event["id"] for event in events if event["api_name"] == "predict")
+        answered, dropped = Visitor(address), Visitor(address)
+        assert answered.ask(photo)["success"]
+        run = test_many.drop(dropped, sorted(tmp_path.iterdir()))["run"]
 
         def page(target: str | int, *more: None) -> bool:
             visitor = Visitor(address)
             return visitor.send(target, file_data(visitor.upload("cat.jpg", photo)), *more)["success"]
-
-        def other_method() -> bool:
-            visitor = Visitor(address)
-            visitor.ask(photo)
-            return visitor.send("label", None, "cat", "occlusion")["success"]
-
-        def many() -> bool:
-            visitor = Visitor(address)
-            run = test_many.drop(visitor, next(lots))["run"]
-            return len(test_many.ask(visitor, run=run, done=0)["rows"]) == 6
 
         doors = [
             lambda: ask(address, "api/predict?heatmap=true", photo)[0] == 200,
@@ -81,12 +79,20 @@ def test_every_door_shares_the_places(classifier_2, cat, tmp_path, monkeypatch):
             partial(page, "photo", None),
             partial(page, "compare-photo"),
             partial(page, for_programs),
-            other_method,
-            many,
+            lambda: answered.send("label", None, "cat", "occlusion")["success"],
+            lambda: len(test_many.ask(dropped, run=run, done=0)["rows"]) == 6,
         ]
-        with ThreadPoolExecutor(2 * len(doors)) as clients:
-            assert all(done.result() for done in [clients.submit(door) for door in doors * 2])
-    assert watch.calls > 40
+        with busy(work.WORK), busy(work.WORK):
+            watch.calls = watch.most = 0
+            asked = [clients.submit(door) for door in doors]
+            everybody = {("http", False): 1, ("mcp", False): 1, ("page", False): 3, ("page", True): 1}
+            ends = time.monotonic() + 20
+            while not everybody.items() <= (found := waiting(work.WORK)).items() or ("many", False) not in found:
+                assert time.monotonic() < ends, f"some do not wait: {found}"
+                time.sleep(0.02)
+            assert watch.calls == 0
+        assert all(done.result() for done in asked)
+    assert watch.calls > 20
     assert watch.most == work.PLACES
 
 
@@ -94,10 +100,12 @@ def test_every_door_shares_the_places(classifier_2, cat, tmp_path, monkeypatch):
 def busy(budget: Work, **options) -> Iterator[None]:
     """Keep a place busy while the block runs."""
     begun, done = threading.Event(), threading.Event()
-    budget.submit("test", lambda: begun.set() or done.wait(10), **options)
+    budget.submit("test", lambda: begun.set() or done.wait(60), **options)
     assert begun.wait(5)
-    yield
-    done.set()
+    try:
+        yield
+    finally:
+        done.set()
 
 
 def test_a_crowd_at_one_door_holds_up_nobody_at_another():
