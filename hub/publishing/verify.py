@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from hub import bundle
 from hub.agreement import TOLERANCE, difference
-from hub.errors import BundleError, ImageError
+from hub.errors import BundleError, ImageError, UsageError
 from hub.files import sha256, write_aside
 from hub.formats import FORMATS, Answers, Format, Runner, batched
 from hub.formats.foreign import refuse_probabilities
@@ -103,21 +103,24 @@ def places(assignments: Iterable[str]) -> dict[str, str]:
     """Return what `using` takes of texts RUNTIME=PATH, as a command line has them.
 
     Raises:
-        BundleError: one is not of that form.
+        UsageError: one is not of that form.
     """
     pairs = [text.partition("=") for text in assignments]
     for pair in pairs:
         if not all(pair):
-            raise BundleError(f"{''.join(pair)} is not RUNTIME=PATH, such as transformers=torch-env/bin/python.")
+            raise UsageError(f"{''.join(pair)} is not RUNTIME=PATH, such as transformers=torch-env/bin/python.")
     return {name: path for name, _, path in pairs}
 
 
 def check_runtimes(formats: Iterable[Format], using: dict[str, str] | None = None) -> None:
-    """Raise a BundleError that names the first runtime that is not installed where it is to be run."""
+    """Raise a BundleError that names the first runtime that is not installed where it is to be run.
+
+    A name that is no runtime's is a UsageError.
+    """
     using = using or {}
     strangers = sorted(using.keys() - FORMATS.keys())
     if strangers:
-        raise BundleError(f"There is no runtime {strangers[0]}; choose from {', '.join(FORMATS)}.")
+        raise UsageError(f"There is no runtime {strangers[0]}; choose from {', '.join(FORMATS)}.")
     for one in formats:
         missing = one.missing(using.get(one.name))
         if missing:
