@@ -64,7 +64,7 @@ TRANSFORMERS_KEYS = {
 # Embeddings, overrides and isolates, https://www.unicode.org/reports/tr9/
 _TURNING = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
 
-# Entries by which Transformers would run code, or compute otherwise than the model does.
+# Entries by which Transformers would run code, or compute differently from the model.
 FOREIGN = {
     "auto_map": "which names code that is never run",
     "quantization_config": "which changes the answers",

@@ -38,7 +38,7 @@ class Counts:
 
     @property
     def right(self) -> int:
-        """How many are answered rightly."""
+        """How many are classified correctly."""
         return self.tp + self.tn
 
     @property
@@ -68,7 +68,7 @@ class Counts:
 
     @property
     def accuracy(self) -> float | None:
-        """The share of all pictures that are answered rightly."""
+        """The share of all pictures that are classified correctly."""
         return _share(self.right, self.total)
 
 

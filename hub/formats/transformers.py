@@ -147,7 +147,7 @@ def find_mobilenet(config: dict) -> MobileNet | None:
         config: a Keras model's configuration.
 
     Returns:
-        None if it is anything else, or if one layer is set otherwise: then Transformers would compute another function.
+        None if it is anything else, or one layer is set differently: then Transformers would compute another function.
     """
     try:
         return _mobilenet(config["config"])

@@ -241,7 +241,7 @@ def _facts(photos: Photos, stored: Stored, i: int) -> dict:
 
 
 def near_duplicates(small: np.ndarray) -> list[tuple[int, int, float]]:
-    """Pairs that may be one picture, saved anew or cut otherwise: (row, other row, correlation of their pixels).
+    """Pairs that may be one picture, saved again or cut differently: (row, other row, correlation of their pixels).
 
     Each picture is compared with its two nearest at 8 × 8 grey pixels; pairs that correlate there are compared again
     at 32 × 32 in colour. Both times brightness and contrast are taken out first.

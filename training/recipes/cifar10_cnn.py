@@ -3,7 +3,7 @@
     python -m training fit cifar10_cnn --open-test
 
 What it teaches: why each of these is there: turn one off (`--set batch_norm=False`, `--set flip=False`, …) and compare.
-In the end the network answers by the mean over a picture and its mirror image, which takes it from 86.8 to 87.3 % of
+At the end, the network answers with the mean over a picture and its mirror image, which takes it from 86.8 to 87.3 % of
 the validation pictures.
 
 Measured on the 10,000 test pictures, one run, with the 95 % bootstrap interval over the pictures: accuracy 86.44 %

@@ -1,4 +1,4 @@
-"""Ten kinds of small colour photos: a small residual network, the best that an hour on two cores buys.
+"""Ten kinds of small colour photos: a small residual network, the best result of an hour on two cores.
 
     python -m training fit cifar10_resnet --open-test
 

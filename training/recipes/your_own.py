@@ -2,13 +2,13 @@
 
     python -m training fit your_own --data FOLDER
 
-What it teaches: an ImageNet network knows edges, textures and shapes already, so a few photos of each label may do;
-docs/your_own_photos.md goes through it. Stage 1 is logistic regression on the frozen features, stage 2 moves all
-weights at a small rate, and the validation log loss says whether that was worth it.
+What it teaches: an ImageNet network already knows edges, textures and shapes, so a few photos of each label may be
+enough; docs/your_own_photos.md goes through it. Stage 1 is logistic regression on the frozen features, stage 2 moves
+all weights at a small rate, and the validation log loss says whether that was worth it.
 
-Measured on folders of 200 cat and 200 dog photos, one run: of 96 validation photos 97.92 % (94.79–100.00) are answered
-rightly, log loss 0.0405 (0.0075–0.0918), 0.0897 after stage 1. Nobody has measured it on your photos: the command
-prints the validation scores with their 95 % intervals, and with --open-test, once, those of the test split.
+Measured on folders of 200 cat and 200 dog photos, one run: of 96 validation photos 97.92 % (94.79–100.00) are
+classified correctly, log loss 0.0405 (0.0075–0.0918), 0.0897 after stage 1. Nobody has measured it on your photos: the
+command prints the validation scores with their 95 % intervals, and with --open-test, once, those of the test split.
 """
 
 data = ""  # yours: --data FOLDER

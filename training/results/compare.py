@@ -282,7 +282,7 @@ def in_words(pair: dict) -> list[str]:
 
 
 def _twice(test: dict) -> str:
-    """How often luck does it, and after Holm's correction, where that reads otherwise."""
+    """How often luck does it, and after Holm's correction, where that reads differently."""
     once, corrected = how_often(test["p"]), how_often(test["p_holm"])
     return once if once == corrected else f"{once} (after Holm's correction: {corrected})"
 

@@ -13,7 +13,7 @@ COMPARED = ("accuracy", "log_loss", "roc_auc")
 def mcnemar(first: np.ndarray, second: np.ndarray) -> dict:
     """The exact McNemar test of two classifiers on the same N pictures.
 
-    Pictures that both or neither answer rightly say nothing of a difference. If both are right equally often, each
+    Pictures that both or neither classify correctly say nothing of a difference. If both are right equally often, each
     other picture is as likely to be one's as the other's: a fair coin. McNemar 1947; Dietterich 1998,
     https://doi.org/10.1162/089976698300017197, section 2.
 
@@ -21,7 +21,7 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> dict:
         first, second: whether each answer is right, bool (N,).
 
     Returns:
-        only_first, only_second: pictures that one alone answers rightly.
+        only_first, only_second: pictures that only one classifies correctly.
         p: how often luck alone divides those at least this unevenly, to either side; 1 where there are none.
     """
     one, other = int((first & ~second).sum()), int((second & ~first).sum())
