@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from tqdm import tqdm
 
 from hub.errors import BundleError, DataError, ImageError, StorageError
 from hub.images import name_of, recognise, to_tensor
@@ -314,8 +315,6 @@ def answers(
         decode: makes the uint8 tensor (size, size, 3) of a path and the size, or raises an ImageError; runs in threads.
         predict: answers a list of such tensors; None is the classifier's own.
     """
-    from tqdm import tqdm
-
     paths, predict = list(paths), predict or classifier.predict
     pool = ThreadPoolExecutor(DECODERS)
 

@@ -11,9 +11,15 @@ from typing import Annotated
 
 import typer
 
-from hub import batch, bundle
+from hub import batch, bundle, remote
+from hub.agreement import failures
 from hub.classifier import ImageClassifier, refuse_path
 from hub.errors import BundleError, Refusal, UsageError, printable
+from hub.files import write_aside
+from hub.formats import find_format
+from hub.importing import import_model
+from hub.publishing import space, staging
+from hub.publishing import verify as verification
 from hub.scores import many
 
 app = typer.Typer(
@@ -201,8 +207,6 @@ def import_(
     A softmax or a one-unit sigmoid at the model's end is taken away: a bundle carries logits, and the probabilities
     stay the same. Code in the file is never run. This takes TensorFlow.
     """
-    from hub.importing import import_model
-
     paths = batch.find_pictures(photos) if photos else []
     made = import_model(source.expanduser(), out, labels=labels, pixels=pixels, photos=paths)
     if json_:
@@ -230,9 +234,6 @@ def export(
     which requires TensorFlow. Nothing is compared here: verify
     does that, and push publishes what it compared.
     """
-    from hub import remote
-    from hub.publishing import staging
-
     folder = _folder(source, remote.WHOLE, revision)
     left_out = staging.export(folder, out, without=without, also=also)
     files = {path.relative_to(out).as_posix(): path.stat().st_size for path in sorted(out.rglob("*")) if path.is_file()}
@@ -279,14 +280,11 @@ def verify(
     file, each library prepares the picture in its own way; that difference is only reported. If a runtime is not
     installed, the command refuses and names it.
     """
-    from hub.agreement import failures
-    from hub.publishing import verify
-
     _refuse_name(folder, "verify")
     paths = batch.find_pictures(photos)
-    places = verify.places(using)
+    places = verification.places(using)
     options = {"without": without, "also": also, "using": places, "title": title}
-    found = verify.verify(folder, paths, progress=not json_, **options)
+    found = verification.verify(folder, paths, progress=not json_, **options)
     wrong = failures(found)
     if json_:
         _print_json(found)
@@ -356,8 +354,6 @@ def push(
     runtimes. Where a converter writes other bytes on this machine than those that were verified, the new file is
     compared with Keras during the push, on drawn pictures.
     """
-    from hub import remote
-
     _quiet_hub(json_)
     if not create_pr:  # anybody may propose
         remote.check_access(repo)  # now, not after all formats are written
@@ -400,8 +396,6 @@ def space_push(
     Space's variable MODEL_ID names the other one, and README.md has the Hub fetch it when the Space is built.
     Files of an earlier push that are no longer part of the page are deleted; files that others added stay.
     """
-    from hub.publishing import space
-
     _quiet_hub(json_)
     url, files, todo = space.push(repo, model=model, private=private, revision=revision)
     if json_:
@@ -433,9 +427,6 @@ def pull(
     Every file is checked against its hash, and the folder appears complete or not at all. A folder that holds anything
     but a bundle is refused.
     """
-    from hub import remote
-    from hub.formats import find_format
-
     needed = [bundle.CONFIG] if runtime == "all" else [bundle.CONFIG, *find_format(runtime).reads]
     wanted = remote.WHOLE if runtime == "all" else [*bundle.RECORD, *needed]
     _quiet_hub(json_)
@@ -477,8 +468,6 @@ def card(
     The card is rendered from config.json, metrics.json and agreement.json.
     --check exits with 1 when README.md differs, and names the first line that does: a card is never edited by hand.
     """
-    from hub.publishing import staging
-
     if check and write:
         raise UsageError("--check and --write are two commands; give one of them.")
     if write:
@@ -490,8 +479,6 @@ def card(
     if check:
         _check_card(bundle.read_bytes(folder, bundle.CARD), text, source, as_json=json_)
     elif write:
-        from hub.files import write_aside
-
         write_aside(folder / bundle.CARD, lambda file: file.write(text.encode()))
         _print_json({"written": str(folder / bundle.CARD)}) if json_ else print(f"Written: {folder / bundle.CARD}")
     else:
@@ -526,8 +513,6 @@ def _check_card(there: bytes, text: str, source: str, *, as_json: bool) -> None:
 
 def _folder(source: str, files: list[str], revision: str | None) -> Path:
     """Return the folder of a bundle; of a Hub model these files are fetched."""
-    from hub import remote
-
     folder = Path(source).expanduser()
     if folder.is_dir():
         return folder

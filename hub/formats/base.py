@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from PIL import Image, ImageOps
 
 from hub import bundle
 from hub.errors import BundleError, StorageError, first_line
@@ -218,8 +219,6 @@ def normalised(photos: np.ndarray) -> np.ndarray:
 
 def pillow_pixels(path: Path, size: int) -> np.ndarray:
     """Return a picture as uint8 (S, S, 3) by Pillow alone, as the card's snippets do."""
-    from PIL import Image, ImageOps
-
     photo = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
     return np.asarray(photo.resize((size, size), Image.Resampling.BILINEAR))
 

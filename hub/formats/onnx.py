@@ -14,6 +14,7 @@ from hub import bundle
 from hub.errors import BundleError, first_line
 from hub.formats.base import HUB, Format, Runner, normalised, output_of, pillow_snippet
 from hub.formats.foreign import demand_logits
+from hub.formats.keras import load
 
 if TYPE_CHECKING:
     import keras
@@ -175,6 +176,4 @@ def _converted_by_tensorflow(model: keras.Model) -> bytes:
 
 def convert(source: str, target: str) -> None:
     """Write the ONNX file of a model.keras."""
-    from hub.formats.keras import load
-
     Path(target).write_bytes(to_onnx(load(Path(source))))

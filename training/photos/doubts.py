@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
+from sklearn.linear_model import RidgeClassifier
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from tqdm import tqdm
 
 from hub import bundle
@@ -60,9 +62,6 @@ def by_patches(photos: Photos, drawn: np.ndarray, small: np.ndarray, progress: b
         drawn: int64 (n,), the pictures to judge.
         small: uint8 (n, 32, 32, 3), those pictures.
     """
-    from sklearn.linear_model import RidgeClassifier
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-
     name, notes = "a simple classifier", []
     chosen = first_by_hash(photos.hashes[drawn], MOST_ANSWERS // len(photos.label_names))
     if len(chosen) < len(photos):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from sklearn.neighbors import NearestNeighbors
 from tqdm import tqdm
 
 from hub.classifier import ImageClassifier
@@ -246,8 +247,6 @@ def near_duplicates(small: np.ndarray) -> list[tuple[int, int, float]]:
     Each picture is compared with its two nearest at 8 × 8 grey pixels; pairs that correlate there are compared again
     at 32 × 32 in colour. Both times brightness and contrast are taken out first.
     """
-    from sklearn.neighbors import NearestNeighbors
-
     if len(small) < 2:
         return []
     blocks = small.reshape(len(small), 8, SIDE // 8, 8, SIDE // 8, 3)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import datasets
+
 from hub.batch import text_of
 from hub.bundle import label_fault
 from hub.errors import DataError, ImageError, Refusal, first_line
@@ -137,8 +139,6 @@ def _of_folder(name: str, folder: LabelFolder, top: Path) -> Source:
 
 def _load(name: str, top: Path) -> tuple["DatasetDict", list[str]]:
     """What `load_dataset` finds, with the splits of a folder's files by our rule, and what is to be told of these."""
-    import datasets
-
     told: list[str] = []
     try:  # a folder by its whole path, since "csv" and "pandas" alone mean something else to it
         found = datasets.load_dataset(str(top.resolve()) if top.is_dir() else name)
@@ -218,8 +218,6 @@ def _uses(splits: list[str], told: list[str]) -> dict[str, str]:
 
 def _picture_column(splits: "DatasetDict", features: "Features", name: str) -> str:
     """The column of pictures: the one of the usual name, else the first of that kind."""
-    import datasets
-
     images = [column for column, kind in features.items() if isinstance(kind, datasets.Image)]
     table = next(iter(splits.values()))
     if not images:  # as other libraries write them: no kind, but the bytes of files
@@ -234,8 +232,6 @@ def _picture_column(splits: "DatasetDict", features: "Features", name: str) -> s
 
 def _holds_files(table: "Dataset", column: str) -> bool:
     """Whether the first cell that is not empty holds the bytes of a picture."""
-    import datasets
-
     kind = table.features[column]
     binary = isinstance(kind, datasets.Value) and "binary" in kind.dtype
     if not binary and not (isinstance(kind, dict) and "bytes" in kind):
@@ -249,8 +245,6 @@ def _holds_files(table: "Dataset", column: str) -> bool:
 
 def _label_column(features: "Features", image: str, name: str, told: list[str]) -> str:
     """The column of labels: label or labels, else the first that names its classes, else one that is called as such."""
-    import datasets
-
     classes = [column for column, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
     scalars = [column for column, kind in features.items() if isinstance(kind, datasets.ClassLabel | datasets.Value)]
     usual = next((column for column in ("label", "labels") if column in scalars), None)
@@ -283,8 +277,6 @@ def _label_names(splits: "DatasetDict", features: "Features", label: str) -> tup
 
 def _cells(table: "Dataset", label: str, image: str) -> Iterator[tuple[object, tuple[str | None, bytes | None]]]:
     """Each row's label as it is stored, and the path and the bytes of its picture."""
-    import datasets
-
     table = table.select_columns([image, label])
     if isinstance(table.features[image], datasets.Image):
         table = table.cast_column(image, datasets.Image(decode=False))

@@ -183,9 +183,10 @@ def _fit(
     cache: Path | None,
 ) -> None:
     """A trial's fit; what it prints goes to log.txt in its folder."""
-    import keras
+    # TensorFlow takes seconds, which a search that is refused should not wait for.
+    import keras  # noqa: PLC0415
 
-    from training.fit import fit
+    from training.fit import fit  # noqa: PLC0415
 
     keras.utils.clear_session()  # or each trial's graphs would stay in memory
     with (folder / "log.txt").open("a", encoding="utf-8", buffering=1) as log, contextlib.redirect_stdout(log):
