@@ -23,7 +23,9 @@ app = typer.Typer(
 COMPARED = 2000  # validation photos that every runtime answers before a bundle is published
 
 Recipe = Annotated[str, typer.Argument(help="A file in training/recipes, without .py.")]
-Data = Annotated[str | None, typer.Option(help="Data set: a name on the Hub or a folder. [default: the recipe's]")]
+Data = Annotated[
+    str | None, typer.Option(help="Data set: a name on the Hub, a folder or a zip. [default: the recipe's]")
+]
 Sets = Annotated[
     list[str],
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting (`settings` lists them); may be repeated."),
@@ -49,7 +51,7 @@ class HeldOut(StrEnum):
 
 @app.command()
 def explore(
-    data: Annotated[str, typer.Argument(help="Data set: a name on the Hub or a folder.")],
+    data: Annotated[str, typer.Argument(help="Data set: a name on the Hub, a folder or a zip.")],
     out: Annotated[
         Path | None, typer.Option(help="Folder for the page, its figures and the numbers. [default: runs/explore-NAME]")
     ] = None,
@@ -270,7 +272,7 @@ def settings() -> None:
 
 @app.command()
 def photos(
-    data: Annotated[str, typer.Argument(help="Data set: a name on the Hub or a folder.")],
+    data: Annotated[str, typer.Argument(help="Data set: a name on the Hub, a folder or a zip.")],
     folder: Annotated[Path, typer.Argument(help="A new folder for them, one below it for each label.")],
     split: Annotated[Split, typer.Option(help="Which pictures.")] = Split.validation,
     limit: Annotated[
@@ -302,7 +304,7 @@ def photos(
 @app.command()
 def evaluate(
     bundle: Annotated[str, typer.Argument(help="A bundle's folder, or its name on the Hub.")],
-    data: Annotated[str, typer.Option(help="Data set: a name on the Hub or a folder.")],
+    data: Annotated[str, typer.Option(help="Data set: a name on the Hub, a folder or a zip.")],
     out: Annotated[Path | None, typer.Option(help="Folder for scores, predictions and figures.")] = None,
     record_as: Annotated[
         str | None, typer.Option(help="Write the scores into the bundle as 'elsewhere' under this name.")

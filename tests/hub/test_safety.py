@@ -536,3 +536,25 @@ def test_a_file_is_made_portable_once_and_always_alike(tmp_path, model_2, photos
     assert sorted(item.name for item in tmp_path.iterdir()) == ["again.keras", "model.keras", "old.keras"]
     answer = keras.saving.load_model(path)(photos[:4].astype(np.float32))["logits"]
     np.testing.assert_array_equal(answer, model_2(photos[:4].astype(np.float32))["logits"])
+
+
+@pytest.mark.parametrize(
+    ("label", "fault"),
+    [
+        ("گربه\u200cها", None), ("chien\xa0!", None), ("👩\u200d👧", None), ("❤\ufe0f", None), ("\u200fa", None),
+        ("a\nb", "line break"), ("a\x85b", "line break"), ("a\u2028b", "line break"), ("\ud800a", "not text"),
+        ("a\u202eb", "direction"), ("a\u2067b", "direction"), ("\u200d\u200d", "no visible sign"),
+    ],
+)  # fmt: skip
+def test_labels_may_hold_signs_of_languages_and_none_that_break_or_turn_a_line(label, fault):
+    config = bundle.make_config([label, "other"], 32, None)
+    if fault is None:
+        assert bundle.check_config(config, "The config") == config
+    else:
+        with pytest.raises(BundleError, match=f"has a label with .*{fault}"):
+            bundle.check_config(config, "The config")
+
+
+def test_two_labels_that_differ_by_how_an_accent_is_stored_are_the_same_name():
+    with pytest.raises(BundleError, match="gives two labels the same name"):
+        bundle.check_config(bundle.make_config(["caf\xe9", "cafe\u0301"], 32, None), "The config")

@@ -93,6 +93,7 @@ CLEAR = {
         "dog/3.jpg": "train dog",
     },
     "a stray picture": {"try_me.jpg": "-", "cat/1.jpg": "train cat", "dog/1.jpg": "train dog"},
+    "a label of TIFF pictures": {"cat/1.jpg": "train cat", "dog/1.jpg": "train dog", "fox/1.tif": "train fox"},
     "a network disk's thumbnails": {"cat/1.jpg": "train cat", "dog/1.jpg": "train dog"},
     "Kaggle's Dogs vs. Cats": {
         **{f"train/{name}.{k}.jpg": f"train {name}" for name in ("cat", "dog") for k in range(2)},

@@ -97,6 +97,13 @@ def test_a_column_that_is_called_as_labels_are_is_read_and_told(tmp_path, column
     assert f"The labels are read from the column {column}." in summary(photos)
 
 
+def test_a_folder_may_be_called_as_a_format_is(tmp_path, monkeypatch):
+    cells = [{"bytes": picture, "path": None} for picture, _ in pictures(2)]
+    as_parquet(tmp_path / "pandas", {"image": cells, "label": ["a", "b"]})
+    monkeypatch.chdir(tmp_path)
+    assert len(read_source("pandas", tmp_path).rows) == 2
+
+
 def test_a_column_of_bytes_is_read_as_pictures(tmp_path):
     folder = as_parquet(tmp_path / "set", {"jpg": [picture for picture, _ in pictures(4)], "label": [3, 5, 3, 5]})
     assert load(folder, tmp_path).label_names == ["3", "5"]
