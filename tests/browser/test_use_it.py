@@ -97,7 +97,7 @@ def run_in_browser(tab, code: str, folder: Path) -> dict:
 
 def test_a_snippet_is_copied_by_keyboard(phone_in_german, address):
     tab, page = phone_in_german, phone_in_german.page
-    tab.open("Aus eigenem Code")
+    tab.open("Im eigenen Code nutzen")
 
     def copied(title: str) -> str:
         figure = page.locator("#use-it figure", has=page.get_by_role("button", name=f"Kopieren: {title}"))
