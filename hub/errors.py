@@ -50,9 +50,12 @@ def lookup(name: str, among: dict[str, Found], what: str) -> Found:
     return among[name]
 
 
+_HARMLESS = "\u200c\u200d\xa0"  # (non-)joiners and the no-break space, which names in many languages hold
+
+
 def printable(text: str, most: int | None = None) -> str:
     """Return text on one line that sends a terminal nothing but letters; the middle of a longer one is left out."""
-    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    text = "".join(letter if letter.isprintable() or letter in _HARMLESS else "?" for letter in text)
     return text if most is None or len(text) <= most else f"{text[: most - 30]}…{text[-29:]}"
 
 

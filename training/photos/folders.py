@@ -11,12 +11,12 @@ import re
 import shlex
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hub.batch import look_for_pictures, text_of
-from hub.errors import DataError, ImageError
+from hub.errors import DataError, ImageError, printable
 from hub.scores import many
 from training.photos.label_tables import Labelled, label_column, labels_in_tables
 from training.photos.split_words import is_filler, split_in, split_of
@@ -80,12 +80,13 @@ def with_pattern(name_or_folder: str | Path) -> tuple[str, tuple[str, ...]]:
     return (str(top), tuple(levels)) if LABEL in levels and top.exists() else (name, ())
 
 
-def read_folder(top: Path, levels: tuple[str, ...] = ()) -> LabelFolder | None:
+def read_folder(top: Path, levels: tuple[str, ...] = (), called: Path | None = None) -> LabelFolder | None:
     """The pictures of a folder with a label and a split each.
 
     Args:
         top: the folder.
         levels: what the folders' levels mean, outermost first: LABEL, SPLIT or *; found out where it is empty.
+        called: how sentences call it; default `top`.
 
     Returns:
         None where `load_dataset` has to say what it is: a table of pictures, or a file that describes them.
@@ -94,6 +95,7 @@ def read_folder(top: Path, levels: tuple[str, ...] = ()) -> LabelFolder | None:
         DataError: it holds pictures and no two labels for them, or can be read in two ways.
         StorageError: a folder cannot be listed.
     """
+    called = called or top
     if not levels and describes_pictures(top):
         return None
     try:
@@ -106,7 +108,7 @@ def read_folder(top: Path, levels: tuple[str, ...] = ()) -> LabelFolder | None:
         path, reason = next(iter(found.skipped.items()))
         more = f", and {many(len(found.skipped) - 1, 'more file')} like it" if len(found.skipped) > 1 else ""
         raise DataError(
-            f"{top} holds no picture that can be read: {text_of(path.relative_to(top))} is {reason}{more}; save the "
+            f"{called} holds no picture that can be read: {_shown(path, top)} is {reason}{more}; save the "
             "pictures as JPEG or PNG."
         )
     names = {folder: _folder_names(folder, top) for folder in {path.parent for path in found.pictures}}
@@ -117,11 +119,14 @@ def read_folder(top: Path, levels: tuple[str, ...] = ()) -> LabelFolder | None:
     elif _has_tables(top) and not _may_be_labels(places):
         return None  # pictures beside a table of pictures, as a card has them
     else:
-        _find_splits(places, top)
-        _find_labels(places, top, told)
+        _find_splits(places, called)
+        if not _labels_from_folders(places, called, told):
+            from_table = labels_in_tables(top, {place.path: place.split for place in places}, told)
+            if not _label(places, from_table) and not _label(places, _labels_from_names(places, told)):
+                raise _no_labels(places, called)
     _tell_unlabelled(places, skipped, told)
     labelled = [place for place in places if place.label is not None]
-    _check_labels(labelled, top, levels)
+    _check_labels(labelled, called, levels)
     told += _vanished(found.skipped, found.pictures, top)
     pictures = [(place.path, place.split or "train", place.label) for place in labelled]
     return LabelFolder(pictures, skipped, told)
@@ -148,7 +153,7 @@ def _find_splits(places: list[_Place], top: Path) -> None:
         outer = level > 0 and len(having) < len(places)
         if all(meanings.values()) and not outer:
             for place in having:
-                _take_split(place, level, meanings[place.folders[level][1]], top)
+                _take_split(place, level, meanings[place.folders[level][1]])
             break
         deeper = any(len(place.folders) > level + 1 for place in having if meanings[place.folders[level][1]])
         if len(known) > 1 or deeper or level > 0:
@@ -176,14 +181,12 @@ def _strip_fillers(places: list[_Place]) -> None:
             del place.folders[0]
 
 
-def _take_split(place: _Place, level: int, split: str, top: Path) -> None:
+def _take_split(place: _Place, level: int, split: str) -> None:
     place.split, place.split_folder = split, place.folders.pop(level)
     while len(place.folders) > level and (again := split_of(place.folders[level][1])):  # training_set/training_set
         if again != split:
-            raise DataError(
-                f"{text_of(place.path.relative_to(top))} is in a folder for {split} and in one for {again}; "
-                "move it out of one of them."
-            )
+            file = printable("/".join([*place.names, text_of(place.path.name)]))
+            raise DataError(f"{file} is in a folder for {split} and in one for {again}; move it out of one of them.")
         place.folders.pop(level)
 
 
@@ -209,8 +212,8 @@ def _unclear_splits(top: Path, places: list[_Place], level: int, words: list[str
 # Which folders are labels -------------------------------------------------------------------------------------
 
 
-def _find_labels(places: list[_Place], top: Path, told: list[str]) -> None:
-    """Set each picture's label: from a folder's name, else from a table beside the pictures, else from its own name."""
+def _labels_from_folders(places: list[_Place], top: Path, told: list[str]) -> bool:
+    """Set the label of each picture that lies in a label's folder; False where no folders are labels."""
     depth = max(len(place.folders) for place in places)
     names = [
         list(dict.fromkeys(place.folders[level][1] for place in places if len(place.folders) > level))
@@ -220,9 +223,7 @@ def _find_labels(places: list[_Place], top: Path, told: list[str]) -> None:
     lettered = [level for level in levels if not _are_dates(names, level)]
     levels = lettered or levels
     if not levels:
-        if not _labels_from_tables(places, top, told) and not _labels_from_names(places, top, told):
-            raise _no_labels(places, top)
-        return
+        return False
     level = levels[0]
     if len(levels) > 1 and not _lies_in_each(places, level):
         raise _unclear_labels(top, places, levels, names)
@@ -232,13 +233,10 @@ def _find_labels(places: list[_Place], top: Path, told: list[str]) -> None:
         if len(place.folders) > level:
             place.label = place.folders[level][1]
     if depth > level + 1 or level > 0:
-        example = (
-            next(place for place in places if place.label is not None and len(place.folders) > 1)
-            if depth > 1
-            else places[0]
-        )
-        others = " and ".join(name for _, name in example.folders if name != example.label)
+        example = next(place for place in places if place.label is not None and len(place.folders) > 1)
+        others = listed(name for depth, (_, name) in enumerate(example.folders) if depth != level)
         told.append(f"The labels are {listed(names[level])}; other folders, such as {others}, are not labels.")
+    return True
 
 
 def _are_dates(names: list[list[str]], level: int) -> bool:
@@ -307,22 +305,19 @@ def _read_by_pattern(places: list[_Place], levels: tuple[str, ...], told: list[s
         if SPLIT not in levels or place.split:
             place.label = names[levels.index(LABEL)]
     for name, number in unknown.items():
-        told.append(f"{name} means neither training, validation nor test: its {many(number, 'picture')} are left out.")
+        left = f"its {many(number, 'picture')} {'is' if number == 1 else 'are'} left out"
+        told.append(f"{printable(name)} means neither training, validation nor test: {left}.")
 
 
-def _labels_from_tables(places: list[_Place], top: Path, told: list[str]) -> bool:
-    found = labels_in_tables(top, {place.path: place.split for place in places}, told)
-    return _label(places, found.get) if found else False
-
-
-def _label(places: list[_Place], labelled: Callable[[Path], Labelled | None]) -> bool:
+def _label(places: list[_Place], found: dict[Path, Labelled]) -> bool:
+    """Set what was found of the pictures; whether that is anything."""
     for place in places:
-        if row := labelled(place.path):
+        if row := found.get(place.path):
             place.label, place.split = row.label, place.split or row.split
-    return True
+    return bool(found)
 
 
-def _labels_from_names(places: list[_Place], top: Path, told: list[str]) -> bool:
+def _labels_from_names(places: list[_Place], told: list[str]) -> dict[Path, Labelled]:
     """Labels from names such as cat.0.jpg, in each split whose pictures are nearly all called like that."""
     by_split: dict[str | None, list[_Place]] = {}
     for place in places:
@@ -335,13 +330,13 @@ def _labels_from_names(places: list[_Place], top: Path, told: list[str]) -> bool
     counts = Counter(row.label for row in found.values())
     camera = any(label.strip(" ._-").casefold() in _CAMERA for label in counts)
     if len(counts) < 2 or camera or min(counts.values()) < 2:
-        return False
+        return {}
     example = next(path for path in found)
     told.append(
-        f"The labels are read from the files' names, as {found[example].label} from {text_of(example.name)}: "
-        f"{listed(counts)}."
+        f"The labels are read from the files' names, as {printable(found[example].label)} from "
+        f"{printable(text_of(example.name))}: {listed(counts)}."
     )
-    return _label(places, found.get)
+    return found
 
 
 # What is said -------------------------------------------------------------------------------------------------
@@ -354,13 +349,13 @@ def _no_labels(places: list[_Place], top: Path) -> DataError:
     sort = "sort the photos into one folder per label"
     if len(inner) == 1 and not is_filler(inner[0]):
         return DataError(
-            f"{top} has one label only ({inner[0]}); a classifier needs two: add a folder of something else."
+            f"{top} has one label only ({listed(inner)}); a classifier needs two: add a folder of something else."
         )
     if splits:
         return DataError(
             f"{top} has no label folders, only {listed(splits)}; {sort} inside {'each' if len(splits) > 1 else 'it'}."
         )
-    where = f"all in {inner[0]}" if inner else "in no folders"
+    where = f"all in {listed(inner)}" if inner else "in no folders"
     return DataError(f"The pictures of {top} have no label: they lie {where}; {sort}.")
 
 
@@ -377,7 +372,9 @@ def _tell_unlabelled(places: list[_Place], skipped: dict[Path, str], told: list[
             skipped[place.path] = OF_SUCH_A_SPLIT
             without[place.split_folder] = without.get(place.split_folder, 0) + 1
     for (_, name), number in without.items():
-        told.append(f"{name} has no labels: its {many(number, 'picture')} {'is' if number == 1 else 'are'} left out.")
+        told.append(
+            f"{printable(name)} has no labels: its {many(number, 'picture')} {'is' if number == 1 else 'are'} left out."
+        )
 
 
 def _check_labels(labelled: list[_Place], top: Path, levels: tuple[str, ...]) -> None:
@@ -397,7 +394,7 @@ def _vanished(skipped: dict[Path, str], pictures: list[Path], top: Path) -> list
     full = lowest | {folder for path in lowest for folder in path.parents}
     empty = Counter(path.parent for path in skipped if path.parent not in full and path.parent != top)
     return [
-        f"No picture in {text_of(folder.relative_to(top))} can be read ({many(number, 'file')}), so it is not a label."
+        f"No picture in {_shown(folder, top)} can be read ({many(number, 'file')}), so it is not a label."
         for folder, number in sorted(empty.items())
     ]
 
@@ -410,15 +407,19 @@ def skipped_in_words(skipped: dict[Path, str], top: Path) -> list[str]:
             by_reason.setdefault(reason, []).append(path)
     sentences = []
     for reason, paths in by_reason.items():
-        names = listed(text_of(path.relative_to(top)) for path in paths)
+        names = listed(_shown(path, top) for path in paths)
         sentences.append(f"Skipped {many(len(paths), 'file')} ({names}): {reason}.")
     return sentences
+
+
+def _shown(path: Path, top: Path) -> str:
+    return printable(text_of(path.relative_to(top)))
 
 
 def listed(names: Iterable[str]) -> str:
     """Some names as they stand in a sentence: a, b and 7 more."""
     names = list(names)
-    shown = names[:LISTED]
+    shown = [printable(name) for name in names[:LISTED]]
     if len(names) > LISTED:
         return f"{', '.join(shown)} and {len(names) - LISTED:,} more"
     return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hub.batch import text_of
-from hub.errors import DataError
+from hub.errors import DataError, printable
 from training.photos.split_words import split_of
 
 # What a column of labels is called, likeliest first.
@@ -60,10 +60,11 @@ def labels_in_tables(top: Path, pictures: dict[Path, str | None], told: list[str
     if not found and refused:
         raise DataError(refused[0])
     if len(found) > 1 and len(set().union(*found.values())) < sum(map(len, found.values())):
-        listed = " and ".join(path.name for path in found)
-        raise DataError(f"Several tables in {top} name the same pictures ({listed}); leave one of them there.")
+        listed = printable(" and ".join(path.name for path in found))
+        raise DataError(f"Several tables name the same pictures ({listed}); leave one of them there.")
     for path, rows in found.items():
-        told.append(f"The labels of {len(rows):,} pictures are read from {text_of(path.relative_to(top))}.")
+        name = printable(text_of(path.relative_to(top)))
+        told.append(f"The labels of {len(rows):,} pictures are read from {name}.")
     return {picture: row for rows in found.values() for picture, row in rows.items()}
 
 
@@ -106,8 +107,9 @@ def _decoded(content: bytes) -> str:
 
 def _read(path: Path, names: _Names, own: str | None) -> tuple[dict[Path, Labelled], str]:
     """What a table says of the pictures, or nothing and one sentence on why it says nothing."""
+    called = printable(text_of(path.relative_to(names.top)))
     if path.stat().st_size > LARGEST:
-        return {}, f"{path} has more than {LARGEST // 10**6} MB; split it, or sort photos into one folder per label."
+        return {}, f"{called} has more than {LARGEST // 10**6} MB; split it, or sort photos into one folder per label."
     text = _decoded(path.read_bytes())
     delimiter = max(("\t", ";", ","), key=text.partition("\n")[0].count)
     try:
@@ -116,16 +118,16 @@ def _read(path: Path, names: _Names, own: str | None) -> tuple[dict[Path, Labell
         header, rows = [], []
     rows = [(row + [""] * len(header))[: len(header)] for row in rows if row]
     needs = "it needs two: one with the pictures' file names (file_name), and one with their labels (label)"
-    columns = f"its columns: {', '.join(header)}" if header else "it is empty"
+    columns = f"its columns: {printable(', '.join(header), most=300)}" if header else "it is empty"
     found = {k: [names.find(row[k], path) for row in rows] for k in range(len(header))}
     number = {k: sum(picture is not None for picture in pictures) for k, pictures in found.items()}
     files = max(number, key=lambda k: number[k], default=None)
     if files is None or number[files] < max(1, ENOUGH * len(rows)):
-        return {}, f"No column of {path} names the pictures beside it ({columns}); {needs}."
+        return {}, f"No column of {called} names the pictures beside it ({columns}); {needs}."
     others = [column for k, column in enumerate(header) if k != files]
     label = label_column(others) or _only_column(others, header, rows)
     if label is None:
-        return {}, f"{path} has no column that is clearly the label ({columns}); {needs}."
+        return {}, f"{called} has no column that is clearly the label ({columns}); {needs}."
     split = next((column for column in others if column.strip().casefold() in SPLIT_COLUMNS and column != label), None)
     place, split_place = header.index(label), header.index(split) if split else None
     labelled: dict[Path, Labelled] = {}
@@ -136,7 +138,7 @@ def _read(path: Path, names: _Names, own: str | None) -> tuple[dict[Path, Labell
         said = Labelled(name, own if split_place is None else split_of(row[split_place], any_word=True))
         if labelled.setdefault(picture, said) != said:
             return {}, (
-                f"{path} gives {text_of(picture.name)} two labels or splits ({labelled[picture].label} and "
-                f"{said.label}); leave one."
+                f"{called} gives {printable(text_of(picture.name))} two labels or splits "
+                f"({printable(f'{labelled[picture].label} and {said.label}')}); leave one."
             )
     return labelled, ""

@@ -10,7 +10,7 @@ import datasets
 
 from hub.batch import text_of
 from hub.bundle import label_fault
-from hub.errors import DataError, ImageError, Refusal, first_line
+from hub.errors import DataError, ImageError, Refusal, first_line, printable
 from hub.images import recognise
 from hub.scores import many
 from training.photos.folders import LabelFolder, describes_pictures, listed, read_folder, skipped_in_words, with_pattern
@@ -111,7 +111,7 @@ def read_source(name_or_folder: str | Path, cache: Path) -> Source:
     top = Path(place)
     if top.is_file():
         top = unpacked(top, cache / "zips")
-    folder = read_folder(top, levels) if top.is_dir() else None
+    folder = read_folder(top, levels, Path(place)) if top.is_dir() else None
     source = _of_folder(name, folder, top) if folder else _of_tables(name, *_load(place, top))
     for label in source.label_names:
         if fault := label_fault(label):
@@ -174,7 +174,7 @@ def _parquet_files(top: Path) -> tuple[dict[str, list[str]], list[str]]:
         if use := next(filter(None, uses), None):
             files.setdefault(use, []).append(str(path))
         else:
-            unknown.append(text_of("/".join(parts)))
+            unknown.append(printable(text_of("/".join(parts))))
     return ({use: files[use] for use in WORDS if use in files}, unknown) if files else ({}, [])
 
 
@@ -224,10 +224,14 @@ def _picture_column(splits: "DatasetDict", features: "Features", name: str) -> s
         images = [column for column in features if _holds_files(table, column)]
     if not images:
         raise DataError(
-            f"{name} has no picture column (its columns: {', '.join(features)}); give a folder of pictures, or tables "
+            f"{name} has no picture column ({_columns(features)}); give a folder of pictures, or tables "
             "that hold each picture's file in a column called image."
         )
     return next((column for column in ("image", "img") if column in images), images[0])
+
+
+def _columns(features: "Features") -> str:
+    return f"its columns: {printable(', '.join(features), most=300)}"
 
 
 def _holds_files(table: "Dataset", column: str) -> bool:
@@ -251,8 +255,7 @@ def _label_column(features: "Features", image: str, name: str, told: list[str]) 
     label = usual or (classes[0] if classes else label_column(c for c in scalars if c != image))
     if label is None:
         raise DataError(
-            f"{name} has no label column (its columns: {', '.join(features)}); call the one that holds the labels "
-            f"{LABEL_COLUMNS[0]}."
+            f"{name} has no label column ({_columns(features)}); call the one that holds the labels {LABEL_COLUMNS[0]}."
         )
     others = [column for column in classes if column != label]
     if not usual:

@@ -4,6 +4,7 @@ import pytest
 from hub.errors import DataError
 from training.photos.data import load_photos
 from training.photos.folders import read_folder, with_pattern
+from training.photos.sources import read_source
 from training.photos.split_words import WORDS, split_of
 
 from ..conftest import draw, encode
@@ -208,6 +209,11 @@ def test_a_label_whose_files_cannot_be_read_is_told(tmp_path):
     (folder / "b" / "2.png").unlink()
     with pytest.raises(DataError, match="holds no picture that can be read: fox/1.jxl is a JPEG XL picture"):
         read_folder(folder)
+
+
+def test_names_that_would_steer_a_terminal_are_told_without_what_steers_it(tmp_path):
+    folder = put(tmp_path / "photos", "a/1.png", "b/2.png", "\x1b[2J\u202e.png")
+    assert read_source(folder, tmp_path).told == ["Skipped 1 file (?[2J?.png): a picture without a label."]
 
 
 def test_composed_and_decomposed_signs_are_one_label(tmp_path):

@@ -179,6 +179,14 @@ def test_a_zip_of_label_folders_is_read_and_unpacked_once(tmp_path):
     assert len(load(archive, tmp_path)) == 2
 
 
+def test_a_zip_that_can_be_read_in_two_ways_is_called_by_its_own_name(tmp_path):
+    archive = zipped(tmp_path / "my pets.zip", ["cat/siamese/1.png", "dog/poodle/2.png"])
+    with pytest.raises(DataError) as refused:
+        load(archive, tmp_path)
+    assert f"--data '{archive}/LABEL'" in str(refused.value)
+    assert load(f"{archive}/LABEL", tmp_path).label_names == ["cat", "dog"]
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
