@@ -374,7 +374,7 @@ class Interrupted(KeyboardInterrupt):
 
 def columns(classifier: ImageClassifier, *, evidence: bool = True) -> list[str]:
     """Return the names of the columns that are described at the top, for this model."""
-    has_evidence = ["evidence"] if evidence and "evidence" in classifier.config else []
+    has_evidence = ["evidence"] if evidence and classifier.config.evidence else []
     named = [f"probability_{label}" for label in classifier.labels]
     return ["file", "label", "probability", *named, "logits", *has_evidence, "error"]
 

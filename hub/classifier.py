@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +15,10 @@ import numpy as np
 
 from hub import bundle, other_tools, remote, safety
 from hub.agreement import TOLERANCE, difference, read_agreement, too_far
+from hub.config import Config, config_of, make_config, read_config
 from hub.errors import BundleError, ImageError
 from hub.files import sha256
-from hub.formats import Runner, batched, find_format, labels_of
+from hub.formats import Runner, batched, find_format
 from hub.formats.foreign import as_classifier, refuse_probabilities
 from hub.formats.keras import KerasRunner, load, make_portable
 from hub.formats.onnx import OnnxRunner, outputs_of, to_onnx
@@ -50,12 +51,12 @@ class ImageClassifier:
     [{'label': 'cat', 'score': 0.99}, {'label': 'dog', 'score': 0.01}]
     """
 
-    def __init__(self, runner: Runner, config: dict, *, name: str, folder: Path | None = None):
+    def __init__(self, runner: Runner, config: Config, *, name: str, folder: Path | None = None):
         """Answer by what a runtime has opened, under a config; use `from_pretrained` or `from_keras` instead."""
         self.config = config
         self.name, self.folder = name, folder
-        self.labels = labels_of(config)
-        self.image_size: int = config["image_size"]
+        self.labels = list(config.labels)
+        self.image_size = config.image_size
         self._runner = runner
         self._keras: keras.Model | None = None  # the model itself after from_keras
         self._download: dict | None = None  # how further files are fetched for a model from the Hub
@@ -95,8 +96,8 @@ class ImageClassifier:
             files = [bundle.CONFIG, *chosen.reads]
             folder = remote.download(revision=revision, files=files, force_download=force_download, **download)
         display = name if download else folder.resolve().name
-        config = bundle.check_config(bundle.read_json(folder, bundle.CONFIG), f"The config.json of {display}")
-        classifier = cls(chosen.start(folder, config), bundle.own(config), name=display, folder=folder)
+        config = read_config(folder, display)
+        classifier = cls(chosen.start(folder, config), config, name=display, folder=folder)
         classifier._download = download
         return classifier
 
@@ -120,8 +121,8 @@ class ImageClassifier:
         """
         model = as_classifier(model, len(labels))
         grid = tuple(model.output["evidence"].shape[1:3]) if "evidence" in outputs_of(model) else None
-        config = bundle.make_config(list(labels), model.inputs[0].shape[1], grid, **extra_config)
-        config = bundle.check_config(config, f"The config of {model.name}")
+        where = f"The config of {model.name}"
+        config = make_config(labels, model.inputs[0].shape[1], grid, where, **extra_config)
         runner = OnnxRunner(to_onnx(model), config, f"The ONNX file of {model.name}")
         refuse_probabilities(model.name, runner, runner.image_size)
         classifier = cls(runner, config, name=model.name)
@@ -138,15 +139,15 @@ class ImageClassifier:
     @property
     def evidence_scale(self) -> float | None:
         """The value in logits at which a shown map has its full colour, the same for every photo."""
-        return self.config.get("evidence", {}).get("scale")
+        return self.config.evidence and self.config.evidence.scale
 
     def set_evidence_scale(self, scale: float) -> None:
         """Write `hub.heatmaps.fixed_scale` of the validation photos down in the config, in logits."""
-        if "evidence" not in self.config:
+        if self.config.evidence is None:
             raise BundleError(f"{self.name} has no evidence to scale; give it an evidence head.")
         definition = "99th percentile of |shown map| over validation photos, cells and classes, in logits"
-        evidence = {**self.config.get("evidence", {}), "scale": float(scale), "scale_definition": definition}
-        self.config = bundle.check_config({**self.config, "evidence": evidence}, f"The config of {self.name}")
+        evidence = replace(self.config.evidence, scale=float(scale), scale_definition=definition)
+        self.config = config_of(replace(self.config, evidence=evidence).to_json(), f"The config of {self.name}")
 
     # ---- answering
 
@@ -243,7 +244,7 @@ class ImageClassifier:
         with bundle.replacing(folder) as new:
             self._write_keras(new / bundle.KERAS)
             self._write_onnx(new / bundle.ONNX)
-            bundle.write_json(new, bundle.CONFIG, self.config)
+            bundle.write_json(new, bundle.CONFIG, self.config.to_json())
             bundle.write_json(new, bundle.METRICS, metrics)
             self._write_predictions(new / bundle.PREDICTIONS, predictions)
             if figures is None and self.folder:

@@ -14,6 +14,7 @@ import typer
 from hub import batch, bundle, remote
 from hub.agreement import failures
 from hub.classifier import ImageClassifier, refuse_path
+from hub.config import read_config
 from hub.errors import BundleError, Refusal, UsageError, printable
 from hub.files import write_aside
 from hub.formats import find_format
@@ -434,7 +435,7 @@ def pull(
     absent = [name for name in needed if not (there / name).is_file()]
     if absent:
         raise BundleError(f"{repo} has no {absent[0]}; check the name, or pull another --runtime.")
-    bundle.check_config(bundle.read_json(there, bundle.CONFIG), f"The config.json of {repo}")
+    read_config(there, repo)
     # The cache may hold more of this commit than was asked for now.
     names = sorted({path.relative_to(there).as_posix() for pattern in wanted for path in there.glob(pattern)})
     with bundle.replacing(folder) as new:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 TEACHABLE = ("keras_model.h5", "labels.txt")  # Teachable Machine's export for Keras
 KERAS_ENDINGS = (".keras", ".h5", ".hdf5")
@@ -35,7 +37,7 @@ def sentence(path: Path) -> str | None:
     return kind and f"{path} is {kind}."
 
 
-def of_config(config: dict, where: str) -> str | None:
+def of_config(config: Mapping[str, Any], where: str) -> str | None:
     """Return one sentence on the config.json of a Transformers model; None where it is another's.
 
     Args:

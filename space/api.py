@@ -159,14 +159,14 @@ def reply(content: dict, status: int = 200, headers: dict | None = None) -> Resp
 def info(offer: Offer) -> dict:
     """Return what GET /api/info tells."""
     classifier = offer.classifier
-    evidence = classifier.config.get("evidence")
+    evidence = classifier.config.evidence
     packages = ("onnxruntime", "pillow", "numpy", "gradio")
     return {
         "model": classifier.name,
         "revision": classifier.revision,
         "labels": classifier.labels,
         "image_size": classifier.image_size,
-        "evidence": evidence and {"grid": evidence["grid"], "scale": classifier.evidence_scale},
+        "evidence": evidence and {"grid": list(evidence.grid), "scale": evidence.scale},
         "limits": {
             "files": MAX_FILES,
             "file_bytes": guards.MAX_FILE_SIZE,

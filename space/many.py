@@ -138,7 +138,7 @@ class Run:
             csv=csv_line(columns(classifier)),
             texts=_texts(say),
             language=say.language,
-            maps="evidence" in classifier.config,
+            maps=classifier.config.evidence is not None,
         )
 
     def step(self, classifier: ImageClassifier, say: Say, done: int) -> str | None:

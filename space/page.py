@@ -25,7 +25,7 @@ TABS = {  # in their order; each builds itself inside gr.Blocks
 def build(offer: Offer) -> gr.Blocks:
     """Return the page."""
     labels, name = offer.classifier.labels, escape(offer.classifier.name)
-    title = "page.title" if "evidence" in offer.classifier.config else "page.title_classic"
+    title = "page.title" if offer.classifier.config.evidence else "page.title_classic"
     with gr.Blocks(
         title=words.title(Say(), labels),
         analytics_enabled=False,

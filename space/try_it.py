@@ -281,7 +281,7 @@ def photo_input(name: str) -> gr.Image:
 
 
 def _keeps_map(classifier: ImageClassifier) -> bool:
-    return "evidence" in classifier.config
+    return classifier.config.evidence is not None
 
 
 def _lacking(classifier: ImageClassifier) -> dict[str, str | None]:

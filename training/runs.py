@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from hub import bundle as bundle_files
+from hub.config import Config, read_config
 from hub.errors import DataError
 from hub.files import sha256
 from hub.record import Predictions, read_predictions
@@ -28,7 +29,7 @@ class Run:
     folder: Path
     record: dict  # settings.json
     history: dict[str, np.ndarray]  # columns of history.csv, a value an epoch
-    config: dict  # of the bundle
+    config: Config  # of the bundle
     metrics: dict  # of the bundle
     predictions: Predictions
 
@@ -106,12 +107,11 @@ def read_run(folder: str | Path) -> Run:
     record = read_record(folder)
     if not (folder / "bundle").is_dir():
         raise DataError(f"{folder} has no bundle yet; run its fit command again to finish it.")
-    config = bundle_files.read_json(folder / "bundle", bundle_files.CONFIG)
     return Run(
         folder=folder,
         record=record,
         history=read_history(folder / "history.csv", "run its fit command again, which writes it again"),
-        config=bundle_files.check_config(config, f"The config.json of {folder / 'bundle'}"),
+        config=read_config(folder / "bundle"),
         metrics=bundle_files.read_json(folder / "bundle", bundle_files.METRICS),
         predictions=read_predictions(folder / "bundle"),
     )

@@ -95,7 +95,7 @@ class Evidence(Method):
 
     def lacks(self, classifier: ImageClassifier) -> str | None:
         """See `Method`."""
-        if "evidence" not in classifier.config:
+        if classifier.config.evidence is None:
             return f"{classifier.name} has a classic head, which has no evidence; choose occlusion."
         return None
 

@@ -74,18 +74,18 @@ class GradCam(GradientCam):
 
     def lacks(self, classifier: ImageClassifier) -> str | None:
         """See `Method`."""
-        return None if "evidence" in classifier.config else super().lacks(classifier)
+        return None if classifier.config.evidence else super().lacks(classifier)
 
     def passes(self, classifier: ImageClassifier) -> int:
         """See `Method`."""
-        return 1 if "evidence" in classifier.config else super().passes(classifier)
+        return 1 if classifier.config.evidence else super().passes(classifier)
 
     def in_logits(self, classifier: ImageClassifier) -> bool:
         """See `Method`."""
-        return "evidence" in classifier.config
+        return classifier.config.evidence is not None
 
     def _values(self, classifier: ImageClassifier, photo: np.ndarray, k: int) -> tuple[np.ndarray, int]:
-        if "evidence" in classifier.config:
+        if classifier.config.evidence:
             return heatmaps.grad_cam(evidence_of(classifier, photo), k), 1
         return super()._values(classifier, photo, k)
 

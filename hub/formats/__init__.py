@@ -4,7 +4,7 @@ To add one: subclass `Format` in a file here and name it below.
 """
 
 from hub.errors import lookup
-from hub.formats.base import Answers, Format, Runner, Source, batched, labels_of
+from hub.formats.base import Answers, Format, Runner, Source, batched
 from hub.formats.coreml import CoreML
 from hub.formats.h5 import H5
 from hub.formats.keras import KerasFile, KerasFolder
@@ -32,4 +32,4 @@ def find_format(name: str) -> Format:
     return lookup(name, FORMATS, "runtime")
 
 
-__all__ = ["FORMATS", "Answers", "Format", "Runner", "Source", "batched", "find_format", "labels_of"]
+__all__ = ["FORMATS", "Answers", "Format", "Runner", "Source", "batched", "find_format"]

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from hub import bundle
+from hub.config import Config
 from hub.errors import BundleError, StorageError, first_line
 from hub.safety import regular_size
 from hub.scores import softmax
@@ -115,7 +116,7 @@ class Format:
     def write(self, source: Source, folder: Path) -> None:
         """Write this format's files into a folder that holds model.keras and onnx/model.onnx already."""
 
-    def open(self, folder: Path, config: dict) -> Runner:
+    def open(self, folder: Path, config: Config) -> Runner:
         """Load the files of a bundle into the runtime.
 
         Raises:
@@ -124,7 +125,7 @@ class Format:
         """
         raise BundleError(f"{self.title} cannot be run here; choose another runtime.")
 
-    def start(self, folder: Path, config: dict) -> Runner:
+    def start(self, folder: Path, config: Config) -> Runner:
         """Open the files of a bundle, and see that what they hold answers as the config says.
 
         Raises:
@@ -140,7 +141,7 @@ class Format:
             regular_size(folder / name, bundle.LARGEST["model"])
         try:
             runner = self.open(folder, config)
-            size, count = config["image_size"], len(config["id2label"])
+            size, count = config.image_size, len(config.labels)
             logits, evidence = runner(np.zeros((1, size, size, 3), np.uint8))
         except BundleError:
             raise
@@ -149,20 +150,20 @@ class Format:
             raise BundleError(message) from error
         except Exception as error:  # each runtime raises its own
             raise BundleError(f"{self.title} cannot run the model of {folder} ({first_line(error)}).") from error
-        grid = config.get("evidence", {}).get("grid")
-        fits = evidence is None or (evidence.shape[3:] == (count,) and (not grid or [*evidence.shape[1:3]] == grid))
+        grid = config.evidence and config.evidence.grid
+        fits = evidence is None or (evidence.shape[3:] == (count,) and (not grid or evidence.shape[1:3] == grid))
         if logits.shape != (1, count) or not fits:
             raise BundleError(f"{self.title}: {folder} holds another model than its config.json says; export it again.")
         return runner
 
-    def check(self, folder: Path, config: dict) -> None:
+    def check(self, folder: Path, config: Config) -> None:
         """Look into the written files of a format that is not run here, and compare their structure with model.keras.
 
         Raises:
             BundleError: they hold something else.
         """
 
-    def snippet(self, config: dict, repo_id: str) -> str:
+    def snippet(self, config: Config, repo_id: str) -> str:
         """Return Python that loads the model from the Hub without this package and answers for photo.jpg.
 
         It runs as it stands and ends by printing one probability a label, as {"cat": 0.99, "dog": 0.01}. A format
@@ -224,19 +225,19 @@ def pillow_pixels(path: Path, size: int) -> np.ndarray:
 
 
 def pillow_snippet(
-    config: dict, *, imports: str, load: str, pixels: str | None, logits: str, download: str = "hf_hub_download"
+    config: Config, *, imports: str, load: str, pixels: str | None, logits: str, download: str = "hf_hub_download"
 ) -> str:
     """Return the snippet of a library that reads no pictures: Pillow does, and numpy makes logits probabilities.
 
     Args:
-        config: the bundle's config.json.
+        config: the bundle's.
         imports: lines that import what `load` and `logits` need, numpy among them.
         load: lines that fetch and open the model.
         pixels: an expression that makes the model's input of the picture `photo`; None where it takes that itself.
         logits: an expression for the logits (K,).
         download: the function of huggingface_hub that `load` calls.
     """
-    size = config["image_size"]
+    size = config.image_size
     return f"""{imports}from huggingface_hub import {download}
 from PIL import Image, ImageOps
 
@@ -245,13 +246,8 @@ photo = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB").resize((
 {f"pixels = {pixels}" if pixels else ""}
 logits = {logits}
 odds = np.exp(logits - logits.max())
-print(dict(zip({labels_of(config)}, map(float, odds / odds.sum()))))
+print(dict(zip({list(config.labels)}, map(float, odds / odds.sum()))))
 """.replace("\n\nlogits", "\nlogits")
-
-
-def labels_of(config: dict) -> list[str]:
-    """Return the K labels in the order of the logits."""
-    return [config["id2label"][str(index)] for index in range(len(config["id2label"]))]
 
 
 @contextmanager

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hub import bundle
+from hub.config import Config
 from hub.errors import BundleError
-from hub.formats.base import Format, Source, converting, labels_of
+from hub.formats.base import Format, Source, converting
 from hub.formats.keras import weights_of
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class CoreML(Format):
             (folder / WEIGHTS).write_bytes(weights)
         (folder / MANIFEST).write_text(json.dumps(_manifest(), indent=4) + "\n", encoding="utf-8")
 
-    def check(self, folder: Path, config: dict) -> None:
+    def check(self, folder: Path, config: Config) -> None:
         """Compare the package's input, outputs, labels and the size of its weights with the config and model.keras."""
         from coremltools.proto import Model_pb2
 
@@ -59,12 +60,12 @@ class CoreML(Format):
             raise BundleError(f"{where} is not what this package writes ({error}); export it again.") from error
         (image,) = model.description.input
         shapes = {port.name: list(port.type.multiArrayType.shape) for port in model.description.output}
-        size = config["image_size"]
+        size = config.image_size
         expected = {"logits": [1, len(labels)]}
-        if "evidence" in config:
-            expected["evidence"] = [1, *config["evidence"]["grid"], len(labels)]
+        if config.evidence:
+            expected["evidence"] = [1, *config.evidence.grid, len(labels)]
         sides = (image.name, image.type.imageType.width, image.type.imageType.height)
-        if labels != labels_of(config) or shapes != expected or sides != ("image", size, size):
+        if labels != list(config.labels) or shapes != expected or sides != ("image", size, size):
             raise BundleError(f"{where} takes {sides} and gives {shapes} for {labels}; export it again.")
         weights = weights_of(folder / bundle.KERAS)
         # Kernels alone: batch normalisation is folded into them.

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hub import bundle, safety
+from hub.config import Config
 from hub.errors import BundleError, first_line
 from hub.formats.base import Format, Source, converting
 from hub.formats.keras import weights_of
@@ -43,7 +44,7 @@ class H5(Format):
             # Built anew from the same tensors, it was never compiled: the file has no optimizer state.
             keras.Model(model.input, model.output, name=model.name).save(folder / FILE)
 
-    def check(self, folder: Path, config: dict) -> None:
+    def check(self, folder: Path, config: Config) -> None:
         """Compare the names of its layers and the content of its weights with those of model.keras."""
         import h5py
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from hub import bundle, safety
+from hub.config import Config
 from hub.errors import BundleError, first_line
 from hub.files import write_aside
-from hub.formats.base import Format, Runner, Source, labels_of
+from hub.formats.base import Format, Runner, Source
 
 if TYPE_CHECKING:
     import keras
@@ -66,11 +67,11 @@ class KerasFile(Format):
     files = (bundle.KERAS,)
     modules, install = ("keras", "tensorflow"), "keras tensorflow"
 
-    def open(self, folder: Path, config: dict) -> KerasRunner:
+    def open(self, folder: Path, config: Config) -> KerasRunner:
         """See `Format`."""
         return KerasRunner(load(folder / bundle.KERAS))
 
-    def snippet(self, config: dict, repo_id: str) -> str:
+    def snippet(self, config: Config, repo_id: str) -> str:
         """See `Format`."""
         fetched = f'keras.saving.load_model(hf_hub_download("{repo_id}", "{bundle.KERAS}"), compile=False)'
         return keras_snippet(config, fetched, "from huggingface_hub import hf_hub_download\n\n")
@@ -95,11 +96,11 @@ class KerasFolder(Format):
             for name in MEMBERS:
                 (folder / name).write_bytes(archive.read(name))
 
-    def open(self, folder: Path, config: dict) -> KerasRunner:
+    def open(self, folder: Path, config: Config) -> KerasRunner:
         """See `Format`."""
         return KerasRunner(load(folder))
 
-    def snippet(self, config: dict, repo_id: str) -> str:
+    def snippet(self, config: Config, repo_id: str) -> str:
         """See `Format`."""
         return keras_snippet(config, f'keras.saving.load_model("hf://{repo_id}", compile=False)', "\n")
 
@@ -187,12 +188,12 @@ def weights_of(path: Path) -> Counter:
     return found
 
 
-def keras_snippet(config: dict, load: str, also: str) -> str:
+def keras_snippet(config: Config, load: str, also: str) -> str:
     """Return the snippet of a format that Keras itself loads: by the expression `load`, which may want `also` first."""
-    size = config["image_size"]
+    size = config.image_size
     return f"""import keras
 {also}model = {load}
 photo = keras.utils.load_img("photo.jpg", target_size=({size}, {size}), interpolation="bilinear")
 logits = model(keras.utils.img_to_array(photo)[None])["logits"][0]
-print(dict(zip({labels_of(config)}, map(float, keras.ops.softmax(logits)))))
+print(dict(zip({list(config.labels)}, map(float, keras.ops.softmax(logits)))))
 """

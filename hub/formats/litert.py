@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hub import bundle
+from hub.config import Config
 from hub.errors import BundleError, first_line
 from hub.formats.base import Format, Runner, Source, converting, pillow_snippet
 
@@ -21,11 +22,11 @@ FILE = "litert/model.tflite"
 class LiteRTRunner(Runner):
     """A flatbuffer in LiteRT's interpreter, on the processor."""
 
-    def __init__(self, content: bytes, config: dict, where: str):
+    def __init__(self, content: bytes, config: Config, where: str):
         """Open a file's bytes; `where` begins the sentence that says what is wrong with it."""
         from ai_edge_litert.interpreter import Interpreter
 
-        self.image_size = size = config["image_size"]
+        self.image_size = size = config.image_size
         try:
             self._interpreter = Interpreter(model_content=content)
             self._model = self._interpreter.get_signature_runner()
@@ -60,11 +61,11 @@ class LiteRT(Format):
         (folder / FILE).parent.mkdir(exist_ok=True)
         (folder / FILE).write_bytes(content)
 
-    def open(self, folder: Path, config: dict) -> LiteRTRunner:
+    def open(self, folder: Path, config: Config) -> LiteRTRunner:
         """See `Format`."""
         return LiteRTRunner(bundle.read_bytes(folder, FILE), config, f"The LiteRT file of {folder}")
 
-    def snippet(self, config: dict, repo_id: str) -> str:
+    def snippet(self, config: Config, repo_id: str) -> str:
         """See `Format`."""
         return pillow_snippet(
             config,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hub import bundle
+from hub.config import Config
 from hub.errors import BundleError, first_line
 from hub.formats.base import HUB, Format, Runner, normalised, output_of, pillow_snippet
 from hub.formats.foreign import demand_logits
@@ -29,11 +30,11 @@ OPSET = 17  # read by every ONNX Runtime since 1.12 (2022), the ones in browsers
 class OnnxRunner(Runner):
     """A graph in ONNX Runtime, on the processor."""
 
-    def __init__(self, content: bytes, config: dict, where: str):
+    def __init__(self, content: bytes, config: Config, where: str):
         """Open a file's bytes; `where` begins the sentence that says what is wrong with it."""
         import onnxruntime
 
-        self.content, self.image_size = content, config["image_size"]
+        self.content, self.image_size = content, config.image_size
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # what is wrong is raised below as one sentence, not printed beside it
         # A thread that spins while it waits for the next run takes a core from decoding and from other requests.
@@ -63,11 +64,11 @@ class Onnx(Format):
     files = (bundle.ONNX,)
     modules, install = ("onnxruntime",), "onnxruntime"
 
-    def open(self, folder: Path, config: dict) -> OnnxRunner:
+    def open(self, folder: Path, config: Config) -> OnnxRunner:
         """See `Format`."""
         return OnnxRunner(bundle.read_bytes(folder, bundle.ONNX), config, f"The ONNX file of {folder}")
 
-    def snippet(self, config: dict, repo_id: str) -> str:
+    def snippet(self, config: Config, repo_id: str) -> str:
         """See `Format`."""
         return pillow_snippet(
             config,
@@ -78,13 +79,13 @@ class Onnx(Format):
         )
 
 
-def check_graph(session: InferenceSession, config: dict, where: str) -> bool:
+def check_graph(session: InferenceSession, config: Config, where: str) -> bool:
     """Check a model's inputs and outputs against its config; return whether it has evidence.
 
     Raises:
         BundleError: they have other names, types or shapes than the contract at the top.
     """
-    labels, size = len(config["id2label"]), config["image_size"]
+    labels, size = len(config.labels), config.image_size
     inputs = {node.name: node for node in session.get_inputs()}
     outputs = {node.name: node for node in session.get_outputs()}
 

@@ -10,6 +10,7 @@ from types import ModuleType
 import numpy as np
 
 from hub import bundle
+from hub.config import Config
 from hub.errors import BundleError, first_line
 from hub.formats.base import Format, Runner, Source, converting, normalised, pillow_snippet
 
@@ -19,8 +20,8 @@ GRAPH, WEIGHTS = "openvino/model.xml", "openvino/model.bin"
 class OpenVINORunner(Runner):
     """A compiled graph, on the processor."""
 
-    def __init__(self, folder: Path, config: dict):
-        self.image_size = config["image_size"]
+    def __init__(self, folder: Path, config: Config):
+        self.image_size = config.image_size
         core = _openvino().Core()
         try:
             graph = core.read_model(folder / GRAPH, folder / WEIGHTS)
@@ -64,11 +65,11 @@ class OpenVINO(Format):
             (folder / GRAPH).parent.mkdir(exist_ok=True)
             openvino.save_model(graph, folder / GRAPH, compress_to_fp16=False)
 
-    def open(self, folder: Path, config: dict) -> OpenVINORunner:
+    def open(self, folder: Path, config: Config) -> OpenVINORunner:
         """See `Format`."""
         return OpenVINORunner(folder, config)
 
-    def snippet(self, config: dict, repo_id: str) -> str:
+    def snippet(self, config: Config, repo_id: str) -> str:
         """See `Format`."""
         load = (
             f'hf_hub_download("{repo_id}", "{WEIGHTS}")\n'

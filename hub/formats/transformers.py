@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hub import bundle, safety
+from hub.config import Config
 from hub.errors import BundleError, first_line
-from hub.formats.base import Format, Runner, Source, converting, labels_of, normalised
+from hub.formats.base import Format, Runner, Source, converting, normalised
 
 if TYPE_CHECKING:
     import keras
@@ -30,11 +31,11 @@ MULTIPLIERS = (1.0, 0.75, 0.5, 0.35, 1.4, 1.3, *(hundredth / 100 for hundredth i
 class TransformersRunner(Runner):
     """A pipeline, on the processor."""
 
-    def __init__(self, folder: Path, config: dict):
+    def __init__(self, folder: Path, config: Config):
         import torch
         from transformers import pipeline
 
-        self.image_size, self._labels, self._torch = config["image_size"], labels_of(config), torch
+        self.image_size, self._labels, self._torch = config.image_size, list(config.labels), torch
         try:
             options = {"trust_remote_code": False, "model_kwargs": {"use_safetensors": True}}  # no code, no pickle
             self._pipeline = pipeline("image-classification", model=str(folder), device="cpu", **options)
@@ -114,13 +115,13 @@ class Transformers(Format):
         }
         bundle.write_json(folder, PREPROCESSOR, preprocessor)
 
-    def open(self, folder: Path, config: dict) -> TransformersRunner:
+    def open(self, folder: Path, config: Config) -> TransformersRunner:
         """See `Format`."""
         return TransformersRunner(folder, config)
 
-    def snippet(self, config: dict, repo_id: str) -> str:
+    def snippet(self, config: Config, repo_id: str) -> str:
         """See `Format`."""
-        count = len(config["id2label"])
+        count = len(config.labels)
         every = f", top_k={count}" if count > 5 else ""  # the pipeline's own limit
         return f"""from transformers import pipeline
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from hub import bundle
+from hub.config import Config
 from hub.formats.base import Answers, Format, output_of
 from hub.formats.transformers import PREPROCESSOR, Transformers
 
@@ -40,9 +41,9 @@ class TransformersJs(Format):
         """See `Format`."""
         return Transformers().config(folder)
 
-    def snippet(self, config: dict, repo_id: str) -> str:
+    def snippet(self, config: Config, repo_id: str) -> str:
         """See `Format`; this one is JavaScript."""
-        count = len(config["id2label"])
+        count = len(config.labels)
         every = f", {{ top_k: {count} }}" if count > 5 else ""  # the pipeline's own limit
         return f"""import {{ pipeline }} from "{PACKAGE}";
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hub.config import read_config
 from hub.formats import FORMATS
 from hub.formats.base import Runner, batched, versions
 
@@ -18,8 +19,7 @@ def main() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"  # the folder holds all that is compared, so nothing is looked up
     name, folder, tensors, files, out = sys.argv[1:]
     chosen = FORMATS[name]
-    config = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
-    runner = chosen.start(Path(folder), config)
+    runner = chosen.start(Path(folder), read_config(Path(folder)))
     logits, evidence = batched(runner, np.load(tensors, mmap_mode="r"))
     paths = json.loads(Path(files).read_text(encoding="utf-8"))
     count = logits.shape[1]

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from hub.config import Backbone, Config
 from hub.publishing import card_runtimes
 from hub.publishing.markdown import facts, paragraphs, table
 from hub.scores import NOT_MEASURED, SCORES, duration, number, score, wilson
@@ -19,13 +20,13 @@ LARGEST_MATRIX = 20  # labels; beyond, a table of the commonest confusions is re
 WEAKEST = 10  # labels whose recall is shown then
 
 
-def render(config: dict, metrics: dict | None, agreement: dict | None = None, repo_id: str | None = None) -> str:
+def render(config: Config, metrics: dict | None, agreement: dict | None = None, repo_id: str | None = None) -> str:
     """Return the card (YAML front matter and Markdown) of a bundle.
 
     Every number comes from the three; what they do not hold is left out or said to be unknown.
 
     Args:
-        config: config.json.
+        config: what config.json says.
         metrics: metrics.json.
         agreement: agreement.json; with it the card shows how each runtime loads the model and how far it agrees.
         repo_id: owner/name, for the snippets.
@@ -53,23 +54,23 @@ def render(config: dict, metrics: dict | None, agreement: dict | None = None, re
 # Front matter -----------------------------------------------------------------------------------------------
 
 
-def _front_matter(config: dict, metrics: dict, agreement: dict | None) -> ModelCardData:
+def _front_matter(config: Config, metrics: dict, agreement: dict | None) -> ModelCardData:
     from huggingface_hub import ModelCardData
 
     results = _evaluation_results(metrics)
     hub_id = (metrics.get("dataset") or {}).get("hub_id")
     return ModelCardData(
-        license=config.get("license") or "apache-2.0",
+        license=config.license or "apache-2.0",
         library_name="keras",
         pipeline_tag="image-classification",
         tags=[
             "image-classification",
             *card_runtimes.tags(agreement),
-            *(["class-activation-map"] if config.get("evidence") else []),
+            *(["class-activation-map"] if config.evidence else []),
         ],
         datasets=[hub_id] if hub_id else None,
         metrics=["roc_auc", "accuracy"] if results else None,
-        base_model=(config.get("backbone") or {}).get("hub_id"),
+        base_model=config.backbone and config.backbone.hub_id,
         model_name=_model_name(config) if results else None,
         eval_results=results or None,
     )
@@ -102,25 +103,25 @@ def _evaluation_results(metrics: dict) -> list[EvalResult]:
     return results
 
 
-def _model_name(config: dict) -> str:
+def _model_name(config: Config) -> str:
     """The name given in the config, else the labels and the backbone."""
-    if config.get("name"):
-        return config["name"]
+    if config.name:
+        return config.name
     names = _labels(config)
     subject = "-".join(names) if len(names) <= 4 else f"{len(names)}-labels"
-    return re.sub(r"[^a-z0-9-]+", "-", f"{subject}-{config.get('model_type', 'classifier')}".lower()).strip("-")
+    return re.sub(r"[^a-z0-9-]+", "-", f"{subject}-{config.model_type or 'classifier'}".lower()).strip("-")
 
 
 # Sections ---------------------------------------------------------------------------------------------------
 
 
-def _introduction(config: dict) -> str:
+def _introduction(config: Config) -> str:
     names = _labels(config)
-    side = config.get("image_size")
-    backbone = (config.get("backbone") or {}).get("name") or config.get("model_type")
-    takes = f", resized to {side} × {side} pixels without keeping its shape" if side else ""
+    side = config.image_size
+    backbone = (config.backbone and config.backbone.name) or config.model_type
+    takes = f", resized to {side} × {side} pixels without keeping its shape"
     purpose = f"This model says which of {len(names)} labels a photo shows: {_listed(names)}."
-    if not config.get("evidence"):
+    if not config.evidence:
         return paragraphs(
             f"# {_title(config)}",
             f"{purpose} Its input is an RGB photo{takes}.",
@@ -128,25 +129,23 @@ def _introduction(config: dict) -> str:
             "Grad-CAM of the last feature maps where Keras is installed, and occlusion elsewhere.",
         )
     built = f"It is {_an(backbone)} with" if backbone else "It has"
-    grid = _times(config["evidence"].get("grid"))
-    cells = f" ({grid} cells)" if grid else ""
     return paragraphs(
         f"# {_title(config)}",
         f"{purpose} With each answer it returns a map of the evidence for it, from the same forward pass.",
-        f"{built} a linear head that is applied at every place of the last feature map{cells} and then "
-        "averaged. The average of a label's evidence is exactly its logit. The softmax of the logits gives the "
-        f"probabilities. Its input is an RGB photo{takes}.",
+        f"{built} a linear head that is applied at every place of the last feature map "
+        f"({_times(config.evidence.grid)} cells) and then averaged. The average of a label's evidence is exactly "
+        f"its logit. The softmax of the logits gives the probabilities. Its input is an RGB photo{takes}.",
     )
 
 
-def _title(config: dict) -> str:
+def _title(config: Config) -> str:
     names = _labels(config)
     subject = f"{', '.join(names[:-1])} or {names[-1]}" if len(names) <= 4 else f"One of {len(names)} labels"
-    kind = "a photo classifier that shows its evidence" if config.get("evidence") else "a photo classifier"
+    kind = "a photo classifier that shows its evidence" if config.evidence else "a photo classifier"
     return f"{subject[0].upper()}{subject[1:]}: {kind}"
 
 
-def _use(config: dict) -> str:
+def _use(config: Config) -> str:
     names = _labels(config)
     return paragraphs(
         "## Use, and what not to use it for",
@@ -212,16 +211,16 @@ def _licence(data: dict) -> str:
     return "The licence of the photos is unknown. None of them is in this bundle."
 
 
-def _backbone(config: dict) -> str:
-    backbone = config.get("backbone")
-    if not backbone:
+def _backbone(config: Config) -> str:
+    backbone = config.backbone
+    if not backbone or backbone == Backbone():
         return ""
     known = [
-        ("Network", backbone.get("name")),
-        ("On the Hub", f"`{backbone['hub_id']}`" if backbone.get("hub_id") else None),
-        ("Weights before training", _without_folder(backbone.get("weights"))),
-        ("Licence", backbone.get("license") or "unknown"),
-        ("SHA-256 of the weights", f"`{backbone['sha256']}`" if backbone.get("sha256") else None),
+        ("Network", backbone.name),
+        ("On the Hub", f"`{backbone.hub_id}`" if backbone.hub_id else None),
+        ("Weights before training", _without_folder(backbone.weights)),
+        ("Licence", backbone.license or "unknown"),
+        ("SHA-256 of the weights", f"`{backbone.sha256}`" if backbone.sha256 else None),
     ]
     return paragraphs("## Backbone", facts(known))
 
@@ -252,7 +251,7 @@ def _training(metrics: dict) -> str:
     )
 
 
-def _results(config: dict, metrics: dict) -> str:
+def _results(config: Config, metrics: dict) -> str:
     scored = _scored(metrics)
     if not scored:
         return paragraphs("## Results", "Nothing was measured.")
@@ -398,13 +397,12 @@ def _onnx_and_keras(metrics: dict) -> str:
     )
 
 
-def _heatmap(config: dict) -> str:
+def _heatmap(config: Config) -> str:
     names = _labels(config)
-    evidence = config.get("evidence")
+    evidence = config.evidence
     if not evidence:
         return ""
-    grid = evidence.get("grid")
-    cells = f"one of {grid[0] * grid[1]} cells ({_times(grid)})" if grid else "one cell"
+    grid = evidence.grid
     if len(names) == 2:
         shown = (
             f"The heatmap shows a difference: for `{names[1]}`, the evidence for `{names[1]}` minus that for "
@@ -415,9 +413,9 @@ def _heatmap(config: dict) -> str:
             "The heatmap of a label shows its evidence minus the mean over all labels, because adding the same "
             "amount to all labels changes no probability."
         )
-    scale = evidence.get("scale")
+    scale = evidence.scale
     if scale is not None:
-        meaning = f" ({evidence['scale_definition']})" if evidence.get("scale_definition") else ""
+        meaning = f" ({evidence.scale_definition})" if evidence.scale_definition else ""
         scale_text = (
             f"The colour scale is fixed: full colour stands for ±{scale:.2f} logits{meaning} on every photo, so "
             "strengths can be compared. The answer is the sum. If strong colours cancel, the answer is a guess too."
@@ -426,7 +424,8 @@ def _heatmap(config: dict) -> str:
         scale_text = "This bundle stores no colour scale, so strengths cannot be compared between photos."
     return paragraphs(
         "## How to read the heatmap",
-        f"Each square is {cells} of the network's last layer: evidence for or against a label, in logits. {shown}",
+        f"Each square is one of {grid[0] * grid[1]} cells ({_times(grid)}) of the network's last layer: evidence for "
+        f"or against a label, in logits. {shown}",
         scale_text,
         "The map is exact for the head: the mean of its cells is exactly the score. It is not exact for pixels: "
         "one cell sees far more of the photo than its own square. So strong colour shows where the last layer has "
@@ -435,13 +434,13 @@ def _heatmap(config: dict) -> str:
     )
 
 
-def _limits(config: dict, metrics: dict) -> str:
+def _limits(config: Config, metrics: dict) -> str:
     points = [*_mistakes(_labels(config), metrics), *_gap(metrics), *_undefined(metrics)]
     stored = _stored_size((metrics.get("dataset") or {}).get("image_size"))
-    side = config.get("image_size")
-    if stored and side and "–" in stored:
+    side = config.image_size
+    if stored and "–" in stored:
         points.append(f"The training photos were stored at {stored} pixels and are resized to {side} × {side}.")
-    elif stored and side:
+    elif stored:
         points.append(
             f"All training photos were stored at {stored} pixels and are resized to {side} × {side}. The network "
             "saw few sharper or wider photos in training."
@@ -514,10 +513,9 @@ def _undefined(metrics: dict) -> Iterable[str]:
 # Small pieces -----------------------------------------------------------------------------------------------
 
 
-def _labels(config: dict) -> list[str]:
-    names = config.get("id2label") or {}
+def _labels(config: Config) -> list[str]:
     # In a card a label is text: it can neither end the code it stands in nor begin an HTML element.
-    return [names[key].translate(str.maketrans("`<>", "'‹›")) for key in sorted(names, key=int)]
+    return [label.translate(str.maketrans("`<>", "'‹›")) for label in config.labels]
 
 
 def _listed(names: list[str], word: str = "and") -> str:

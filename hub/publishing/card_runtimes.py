@@ -1,6 +1,7 @@
 """The card's sections on the runtimes: how each loads the model, and how far each agrees with Keras."""
 
 from hub.agreement import failures
+from hub.config import Config
 from hub.formats import FORMATS, Format
 from hub.publishing.markdown import fence, paragraphs, table
 
@@ -21,7 +22,7 @@ def tags(agreement: dict | None) -> list[str]:
 # How to load it ---------------------------------------------------------------------------------------------
 
 
-def loading(config: dict, agreement: dict | None, repo_id: str | None) -> str:
+def loading(config: Config, agreement: dict | None, repo_id: str | None) -> str:
     """Return the section with a snippet a runtime; before any was compared, only that of this package."""
     runtimes = _known(agreement)
     name = repo_id or (PLACEHOLDER if runtimes else "this folder, or a name on the Hub")
@@ -39,7 +40,7 @@ def loading(config: dict, agreement: dict | None, repo_id: str | None) -> str:
     )
 
 
-def own_snippet(config: dict, name: str) -> str:
+def own_snippet(config: Config, name: str) -> str:
     """Return the lines that load a model with this package; they print one probability a label at the end."""
     lines = [
         "from hub import ImageClassifier",
@@ -49,9 +50,8 @@ def own_snippet(config: dict, name: str) -> str:
         "",
         'answer = classifier.predict("photo.jpg")  # .label, .probabilities, .logits, .evidence',
     ]
-    if config.get("evidence"):
-        grid = config["evidence"].get("grid") or ("height", "width")
-        shape = ", ".join(str(part) for part in (*grid, len(config.get("id2label") or {})))
+    if config.evidence:
+        shape = ", ".join(str(part) for part in (*config.evidence.grid, len(config.labels)))
         lines.append(f"print(answer.evidence.shape)  # ({shape}), in logits; its mean over the cells is the logits")
     return "\n".join([*lines, "print(dict(zip(classifier.labels, answer.probabilities.tolist())))"])
 
@@ -69,9 +69,9 @@ def _other_runtimes(runtimes: dict, name: str) -> str:
     )
 
 
-def _runtime(key: str, config: dict, name: str) -> str:
+def _runtime(key: str, config: Config, name: str) -> str:
     chosen, script = FORMATS[key], key == "transformers.js"
-    outputs = "`logits` and `evidence`" if config.get("evidence") else "`logits`"
+    outputs = "`logits` and `evidence`" if config.evidence else "`logits`"
     install = f"npm install {chosen.install}" if script else f"pip install {chosen.install} huggingface_hub pillow"
     return paragraphs(
         f"### {chosen.title}",

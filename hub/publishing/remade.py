@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hub import bundle
 from hub.agreement import TOLERANCE, difference
+from hub.config import read_config
 from hub.drawn import drawn, kinds
 from hub.errors import BundleError
 from hub.formats import FORMATS, Answers, Format
@@ -47,10 +47,9 @@ def prove(staged: Path, formats: Iterable[Format]) -> dict[str, dict]:
                 f"{', '.join(missing)}), so the two cannot be compared: install {one.install}, or push "
                 f"--without {one.name}."
             )
-    config = bundle.read_json(staged, bundle.CONFIG)
     with tempfile.TemporaryDirectory() as aside:
         tensors = Path(aside, "tensors.npy")
-        np.save(tensors, drawn(PICTURES, config["image_size"]))
+        np.save(tensors, drawn(PICTURES, read_config(staged).image_size))
         with ThreadPoolExecutor(max_workers=2) as two:
             asked = two.map(lambda one: one.answer(staged, tensors, []), [FORMATS[REFERENCE], *formats])
             reference, *answers = asked

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from hub import bundle
 from hub.agreement import failures, read_agreement
+from hub.config import merge, read_config
 from hub.errors import BundleError
 from hub.files import sha256
-from hub.formats import FORMATS, Format, Source, find_format, labels_of
+from hub.formats import FORMATS, Format, Source, find_format
 from hub.formats.keras import load, make_portable
 from hub.publishing.card import render
 from hub.publishing.remade import prove
@@ -72,8 +73,7 @@ def choose(
 
 def card(folder: Path, repo_id: str | None = None) -> str:
     """Return the model card of a bundle as its JSON files render it, with `repo_id` as its name on the Hub."""
-    config = bundle.check_config(bundle.read_json(folder, bundle.CONFIG), f"The config.json of {folder}")
-    return render(bundle.own(config), bundle.read_json(folder, bundle.METRICS), read_agreement(folder), repo_id)
+    return render(read_config(folder), bundle.read_json(folder, bundle.METRICS), read_agreement(folder), repo_id)
 
 
 def stage(folder: Path, out: Path, formats: Iterable[Format]) -> Path:
@@ -89,11 +89,12 @@ def stage(folder: Path, out: Path, formats: Iterable[Format]) -> Path:
     Raises:
         BundleError, StorageError: see `bundle.replacing`, and a format that cannot be written.
     """
-    config = bundle.own(bundle.check_config(bundle.read_json(folder, bundle.CONFIG), f"The config.json of {folder}"))
+    config = read_config(folder)
+    content = config.to_json()
     FORMATS["onnx"].start(folder, config)  # refused here where it is not what config.json says
     with bundle.replacing(out) as new:
         # Of the copy, whose hash is compared before it is published.
-        source = Source(labels_of(config), config["image_size"], lambda: load(new / bundle.KERAS))
+        source = Source(list(config.labels), config.image_size, lambda: load(new / bundle.KERAS))
         for name in (bundle.KERAS, bundle.ONNX, bundle.METRICS):
             bundle.copy(folder / name, new / name)
         make_portable(new / bundle.KERAS)
@@ -102,8 +103,8 @@ def stage(folder: Path, out: Path, formats: Iterable[Format]) -> Path:
                 bundle.copy(path, new / path.relative_to(folder))
         for one in formats:
             one.write(source, new)
-            config = bundle.merge(config, one.config(new), one.title)
-        (new / bundle.CONFIG).write_text(_key_by_key(config), encoding="utf-8")
+            content = merge(content, one.config(new), one.title)
+        (new / bundle.CONFIG).write_text(_key_by_key(content), encoding="utf-8")
         (new / bundle.LABELS).write_text("".join(f"{label}\n" for label in source.labels), encoding="utf-8")
     return out
 
@@ -202,7 +203,7 @@ def _verify(folder: Path) -> str:
     return f"run `python -m hub verify {folder} --photos FOLDER`"
 
 
-def _key_by_key(config: dict) -> str:
+def _key_by_key(content: dict) -> str:
     """A config.json that a person can read although one of its keys holds all of Keras's layers: a line for each."""
-    lines = (f"  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in config.items())
+    lines = (f"  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in content.items())
     return "{\n" + ",\n".join(lines) + "\n}\n"

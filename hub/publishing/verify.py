@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from hub import bundle
 from hub.agreement import TOLERANCE, difference
+from hub.config import read_config
 from hub.errors import BundleError, ImageError, UsageError
 from hub.files import sha256, write_aside
 from hub.formats import FORMATS, Answers, Format, Runner, batched
@@ -66,7 +67,7 @@ def verify(
     with tempfile.TemporaryDirectory() as place:
         aside = Path(place)
         staged = staging.stage(folder, aside / "model", formats)
-        config = bundle.read_json(staged, bundle.CONFIG)
+        config = read_config(staged)
         for one in formats:
             one.check(staged, config)
         runner = FORMATS["onnx"].start(staged, config)

@@ -16,7 +16,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from hub import BundleError, ImageClassifier, StorageError, bundle
+from hub import BundleError, ImageClassifier, StorageError
+from hub.config import PREPROCESSING
 
 ROOT = Path(__file__).parents[2]
 FILES = ["README.md", "config.json", "metrics.json", "model.keras", "onnx/model.onnx"]
@@ -207,7 +208,7 @@ def test_a_broken_config_is_named(old, text):
         ({"image_size": True}, "image_size"),
         ({"image_size": 10**9}, "image_size"),
         ({"preprocessing": None}, "another preprocessing"),
-        ({"preprocessing": {**bundle.PREPROCESSING, "resize": "crop"}}, "another preprocessing"),
+        ({"preprocessing": {**PREPROCESSING, "resize": "crop"}}, "another preprocessing"),
         ({"evidence": [7, 7]}, "not an object"),
         ({"evidence": {"scale": 0}}, "not a positive number"),
         ({"evidence": {"scale": "5"}}, "not a positive number"),

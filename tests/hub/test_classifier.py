@@ -173,11 +173,12 @@ def test_from_keras_writes_the_config_down(model_2):
     assert classifier.image_size == 32
     assert classifier.evidence_scale == 2.5
     assert classifier.folder is None
-    assert classifier.config["id2label"] == {"0": "cat", "1": "dog"}
-    assert classifier.config["label2id"] == {"cat": 0, "dog": 1}
-    assert classifier.config["evidence"]["grid"] == [4, 4]
-    assert classifier.config["model_type"] == "tiny"
-    assert classifier.config["backbone"] == {"name": "none"}
+    assert classifier.config.evidence.grid == (4, 4)
+    assert classifier.config.model_type == "tiny"
+    assert classifier.config.backbone.name == "none"
+    content = classifier.config.to_json()
+    assert content["id2label"] == {"0": "cat", "1": "dog"}
+    assert content["label2id"] == {"cat": 0, "dog": 1}
     assert classifier.to_keras() is model_2
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from hub import BundleError, ImageClassifier, UsageError, bundle, safety
+from hub.config import merge, without_foreign_keys
 from hub.formats import FORMATS, Source, find_format
 from hub.formats.transformers import MobileNet, find_mobilenet
 from hub.scores import softmax
@@ -28,11 +30,11 @@ def stage(classifier: ImageClassifier, source: Path, out: Path, names: list[str]
     """What a push would stage of some formats."""
     shutil.copytree(source / "onnx", out / "onnx")
     shutil.copy(source / bundle.KERAS, out)
-    config = classifier.config
+    config = classifier.config.to_json()
     written = Source(classifier.labels, classifier.image_size, classifier.to_keras)
     for name in names:
         FORMATS[name].write(written, out)
-        config = bundle.merge(config, FORMATS[name].config(out), FORMATS[name].title)
+        config = merge(config, FORMATS[name].config(out), FORMATS[name].title)
     bundle.write_json(out, bundle.CONFIG, config)
     return out
 
@@ -155,7 +157,7 @@ def test_a_broken_file_is_refused_in_one_sentence(staged, tmp_path, name):
 def test_litert_for_another_size_is_refused(staged):
     _, classifier, folder = staged["two"]
     with pytest.raises(BundleError, match=r"should turn image \[-1, 64, 64, 3\] into logits"):
-        FORMATS["litert"].start(folder, {**classifier.config, "image_size": 64})
+        FORMATS["litert"].start(folder, replace(classifier.config, image_size=64))
 
 
 def test_litert_takes_a_model_whose_input_has_another_name(model_2, photos):
@@ -255,12 +257,12 @@ def test_transformers_takes_over_every_weight(mobilenet):
 def test_one_config_serves_three_libraries(mobilenet):
     _, classifier, folder = mobilenet
     config = bundle.read_json(folder, bundle.CONFIG)
-    assert bundle.own(config) == {**classifier.config, "model_type": "mobilenet_v2"}
+    assert without_foreign_keys(config) == {**classifier.config.to_json(), "model_type": "mobilenet_v2"}
     assert config["class_name"] == "Functional" and config["depth_multiplier"] == 0.35
     read = bundle.read_json(folder, "preprocessor_config.json")
     assert read["size"] == {"height": 32, "width": 32} and not read["do_center_crop"]
     with pytest.raises(BundleError, match="config.json has a hidden_act that Transformers would misread"):
-        bundle.merge({"hidden_act": "swish"}, FORMATS["transformers"].config(folder), "Transformers")
+        merge({"hidden_act": "swish"}, FORMATS["transformers"].config(folder), "Transformers")
 
 
 def test_transformers_files_are_the_same_bytes_again(mobilenet, tmp_path):

@@ -15,6 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from hub import bundle
+from hub.config import make_config
 from hub.errors import BundleError
 from tests.hub_server import Fault, HubServer, Refusal
 
@@ -142,7 +143,7 @@ def folder(tmp_path) -> Path:
     (folder / bundle.ONNX).write_bytes(evidence_model())
     seed = int.from_bytes(hashlib.sha256(str(tmp_path).encode()).digest()[:4])  # other bytes in every test
     (folder / bundle.KERAS).write_bytes(np.random.default_rng(seed).bytes(400_000))
-    bundle.write_json(folder, bundle.CONFIG, bundle.make_config(["cat", "dog"], SIZE, (4, 4)))
+    bundle.write_json(folder, bundle.CONFIG, make_config(["cat", "dog"], SIZE, (4, 4)).to_json())
     bundle.write_json(folder, bundle.METRICS, {"test": {"photos": 7}})
     bundle.write_json(folder, bundle.AGREEMENT, {"photos": 7})
     (folder / bundle.PREDICTIONS).write_bytes(b"PAR1" + bytes(100))
@@ -241,7 +242,7 @@ def test_a_second_push_sends_only_what_changed(client, hub, folder, repo):
 def test_branches_tags_commits_and_pull_requests(lfs, hub, folder, repo):
     """revision names where to push and what to load; a pull request leaves main alone."""
     main = lfs("push", folder, repo).rsplit("/")[-1]
-    bundle.write_json(folder, bundle.CONFIG, bundle.make_config(["hen", "pig"], SIZE, (4, 4)))
+    bundle.write_json(folder, bundle.CONFIG, make_config(["hen", "pig"], SIZE, (4, 4)).to_json())
     branch = lfs("push", folder, repo, revision="farm").rsplit("/")[-1]
     assert hub.repos[repo].refs == {"main": main, "farm": branch}
     hub.new_ref(hub.repos[repo], "v1", main)
@@ -439,7 +440,7 @@ def test_a_classifier_without_a_folder_is_not_pushed():
     from hub import ImageClassifier
     from hub.formats.onnx import OnnxRunner
 
-    config = bundle.make_config(["cat", "dog"], SIZE, (4, 4))
+    config = make_config(["cat", "dog"], SIZE, (4, 4))
     fresh = ImageClassifier(OnnxRunner(evidence_model(), config, "The graph"), config, name="fresh")
     with pytest.raises(BundleError, match="use save_pretrained"):
         fresh.push_to_hub("tester/fresh")

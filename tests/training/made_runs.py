@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from hub.bundle import make_config
+from hub.config import make_config
 from hub.record import Predictions, predictions_table
 from training.results.bootstrap import scores_of
 
@@ -70,7 +70,7 @@ def make_run(
     config = make_config(first.label_names, size, grid)
     metrics = {"training": {"recipe": recipe, "command": f"python -m training fit {recipe}", "temperature": 1.2}}
     metrics |= {part.splits[0]: scores_of(part, resamples=50) for part in predictions} if scores else {}
-    (folder / "bundle" / "config.json").write_text(json.dumps(config))
+    (folder / "bundle" / "config.json").write_text(json.dumps(config.to_json()))
     (folder / "bundle" / "metrics.json").write_text(json.dumps(metrics))
     pq.write_table(predictions_table(predictions), folder / "bundle" / "predictions.parquet")
     return folder

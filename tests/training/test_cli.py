@@ -193,7 +193,7 @@ def test_a_small_networks_bundle_tells_its_head_and_what_was_left_out(repeated):
     folder, _ = repeated
     bundle = folder / "run" / "seed-3" / "bundle"
     classifier = ImageClassifier.from_pretrained(bundle)
-    assert classifier.config["head"] == "logits"
+    assert classifier.config.head == "logits"
     assert classifier.predict(draw(0, 1)).evidence is None
     metrics = json.loads((bundle / "metrics.json").read_text())
     shown = metrics["dataset"]["splits"]

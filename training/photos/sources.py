@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import datasets
 
 from hub.batch import text_of
-from hub.bundle import label_fault
+from hub.config import label_fault
 from hub.errors import DataError, ImageError, Refusal, first_line, printable
 from hub.images import recognise
 from hub.scores import many

@@ -260,7 +260,7 @@ def head(run: Run) -> list[tuple[str, str]]:
     """What the run is, as rows of a table; what is not recorded is left out."""
     settings, training, data = run.settings, run.training, run.metrics.get("dataset") or {}
     kind = settings.get("backbone") or settings.get("network")
-    last = "a map of evidence, then its mean" if "evidence" in run.config else "classic, without a map"
+    last = "a map of evidence, then its mean" if run.config.evidence else "classic, without a map"
     model = run.bundle / "model.keras"
     started = training.get("started") or run.record.get("started")
     machine = training.get("machine") or run.record.get("machine") or {}
@@ -271,7 +271,7 @@ def head(run: Run) -> list[tuple[str, str]]:
         ("Recipe", run.recipe),
         ("Data", _data_words(data)),
         ("Labels", listed(run.predictions.label_names)),
-        ("Model", f"{kind}, for pictures of {run.config['image_size']} × {run.config['image_size']}; head: {last}"),
+        ("Model", f"{kind}, for pictures of {run.config.image_size} × {run.config.image_size}; head: {last}"),
         ("Its file", f"{model.stat().st_size / 1e6:.1f} MB (model.keras)" if model.is_file() else ""),
         ("Steps", f"{settings['optimizer']}, learning_rate={settings['learning_rate']:g} ({settings['schedule']}), "
                   f"batch_size={settings['batch_size']}"),
@@ -428,7 +428,7 @@ def find_pixels(
     if data is None:
         return {}, "The run does not say where its pictures are, so none are shown.", "Name their place with --data."
     try:
-        photos = load_photos(data, run.config["image_size"], cache=cache, progress=progress)
+        photos = load_photos(data, run.config.image_size, cache=cache, progress=progress)
     except (DataError, StorageError) as refusal:
         return {}, "The pictures could not be loaded, so none are shown.", str(refusal)
     place = {name: number for number, name in enumerate(photos.hashes.tolist())}
@@ -456,7 +456,7 @@ def explain(
     asked = {row: _asked(found, row) for row in pixels}
     if found.evidence is not None:
         maps = {row: [(k, shown_map(found.evidence[row], k)) for k in labels] for row, labels in asked.items()}
-        scale = (run.config.get("evidence") or {}).get("scale")
+        scale = run.config.evidence and run.config.evidence.scale
         return maps, METHODS["evidence"], scale or fixed_scale(found.evidence), None
     try:
         classifier = ImageClassifier.from_pretrained(run.bundle)

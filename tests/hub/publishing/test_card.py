@@ -12,9 +12,10 @@ import yaml
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.utils import validate_repo_id
 
+from hub.config import PREPROCESSING, config_of
 from hub.formats import FORMATS
-from hub.publishing import staging
-from hub.publishing.card import NOT_TOLD_APART, render
+from hub.publishing import card, staging
+from hub.publishing.card import NOT_TOLD_APART
 from hub.scores import NOT_MEASURED, SCORES, score
 from training.results.bootstrap import scores_of
 
@@ -110,6 +111,11 @@ AGREEMENT = {
     "written_only": {"coreml": FORMATS["coreml"].title, "h5": FORMATS["h5"].title},
     "left_out": {},
 }
+
+
+def render(config: dict, metrics: dict | None, agreement: dict | None = None, repo_id: str | None = None) -> str:
+    """The card of a config.json in which nothing stands that the card does not say."""
+    return card.render(config_of({"preprocessing": PREPROCESSING, **config}, "The config"), metrics, agreement, repo_id)
 
 
 def front_matter(text: str) -> dict:
@@ -269,10 +275,11 @@ def test_what_is_left_out_is_said_with_its_reason():
 
 def test_each_runtime_has_its_snippet():
     text = render(CONFIG, METRICS, AGREEMENT, "someone/pets")
+    config = config_of({"preprocessing": PREPROCESSING, **CONFIG}, "The config")
     for name in RUNNING:
         language = "js" if name == "transformers.js" else "python"
         section = text.split(f"### {FORMATS[name].title}\n")[1].split("\n## ")[0].split("\n### ")[0]
-        assert f"```{language}\n{FORMATS[name].snippet(CONFIG, 'someone/pets').strip()}\n```" in section
+        assert f"```{language}\n{FORMATS[name].snippet(config, 'someone/pets').strip()}\n```" in section
         assert FORMATS[name].install in section and FORMATS[name].install
     assert 'ImageClassifier.from_pretrained("someone/pets")' in text
     assert 'runtime="keras"' in text and "`labels.txt`" in text
@@ -390,8 +397,9 @@ def test_printed_digits(name, entry, expected):
 def test_rendering_needs_no_template_engine():
     code = (
         "import sys; sys.modules['jinja2'] = None\n"
+        "from hub.config import make_config\n"
         "from hub.publishing.card import render\n"
-        "print(render({'id2label': {'0': 'a', '1': 'b'}}, None))\n"
+        "print(render(make_config(['a', 'b'], 32, None), None))\n"
         "assert not {'tensorflow', 'keras', 'matplotlib', 'pandas', 'sklearn'} & sys.modules.keys()"
     )
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

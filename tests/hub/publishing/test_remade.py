@@ -15,6 +15,7 @@ import pytest
 
 from hub import bundle
 from hub.agreement import read_agreement
+from hub.config import read_config
 from hub.drawn import drawn, kinds
 from hub.errors import BundleError
 from hub.formats import FORMATS, Answers, batched
@@ -94,7 +95,7 @@ def test_a_file_that_answers_otherwise_is_not_published(folder, tmp_path):
     head = model.get_layer("evidence")
     head.set_weights([head.get_weights()[0] * 1.001])
     model.save(out / bundle.KERAS)
-    config = bundle.read_json(out, bundle.CONFIG)
+    config = read_config(out)
 
     def answer(name: str) -> Answers:
         return Answers(*batched(FORMATS[name].start(out, config), drawn(8, 32)), np.zeros((0, 2)), {})

@@ -14,6 +14,7 @@ import pytest
 
 from hub import ImageClassifier, bundle
 from hub.agreement import failures, read_agreement
+from hub.config import KERAS_KEYS, TRANSFORMERS_KEYS, make_config, merge
 from hub.errors import BundleError, Refusal
 from hub.files import sha256
 from hub.formats import FORMATS, Answers
@@ -125,7 +126,7 @@ def test_a_published_config_is_three_libraries_and_ours_comes_back(staged, bundl
     """Keras's keys are there, ours are as they were, and saving what was pulled writes ours alone."""
     config = json.loads((staged / bundle.CONFIG).read_text())
     ours = json.loads((bundle_2 / bundle.CONFIG).read_text())
-    assert config.keys() == ours.keys() | bundle.KERAS_KEYS
+    assert config.keys() == ours.keys() | KERAS_KEYS
     assert config["class_name"] == "Functional"
     saved = ImageClassifier.from_pretrained(staged).save_pretrained(tmp_path / "saved")
     assert json.loads((saved / bundle.CONFIG).read_text()) == ours
@@ -134,15 +135,15 @@ def test_a_published_config_is_three_libraries_and_ours_comes_back(staged, bundl
 
 def test_the_libraries_keys_do_not_collide():
     """Neither with each other nor with ours; a config that would be misread is refused when it is made."""
-    ours = bundle.make_config(["cat", "dog"], 32, (4, 4), backbone={}, license="mit", name="tiny").keys()
-    assert not bundle.KERAS_KEYS & bundle.TRANSFORMERS_KEYS
-    assert not ours & (bundle.KERAS_KEYS | bundle.TRANSFORMERS_KEYS)
+    ours = make_config(["cat", "dog"], 32, (4, 4), backbone={}, license="mit", name="tiny").to_json().keys()
+    assert not KERAS_KEYS & TRANSFORMERS_KEYS
+    assert not ours & (KERAS_KEYS | TRANSFORMERS_KEYS)
     for key in ("config", "hidden_act"):
         with pytest.raises(BundleError, match=f"The entry {key} .* choose another name"):
-            bundle.make_config(["cat", "dog"], 32, (4, 4), **{key: 1})
+            make_config(["cat", "dog"], 32, (4, 4), **{key: 1})
     with pytest.raises(BundleError, match="config.json has a image_size that Transformers would misread"):
-        bundle.merge({"image_size": 32}, {"image_size": 64}, Transformers.title)
-    assert bundle.merge({"model_type": "my_own"}, {"model_type": "vit"}, "X") == {"model_type": "vit"}
+        merge({"image_size": 32}, {"image_size": 64}, Transformers.title)
+    assert merge({"model_type": "my_own"}, {"model_type": "vit"}, "X") == {"model_type": "vit"}
 
 
 def test_every_format_s_files_may_be_replaced():
@@ -178,7 +179,7 @@ def test_a_left_out_format_leaves_nothing_behind(folder, tmp_path):
     """No file, no key in the config, and the card says so."""
     out = staging.prepare(folder, tmp_path / "out", "tester/tiny", without=["keras-folder", "litert"])
     assert not (out / "litert").exists() and not (out / "model.weights.h5").exists()
-    assert not bundle.KERAS_KEYS & json.loads((out / bundle.CONFIG).read_text()).keys()
+    assert not KERAS_KEYS & json.loads((out / bundle.CONFIG).read_text()).keys()
     found = read_agreement(out)
     assert list(found["runtimes"]) == ["keras", "onnx", "openvino"]
     assert found["left_out"]["litert"] == staging.ON_REQUEST

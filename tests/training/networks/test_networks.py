@@ -120,7 +120,7 @@ def test_every_small_recipe_is_of_stock_layers_and_becomes_a_classifier(name, tm
     if name == "mnist_cnn":
         assert (tmp_path / "model.keras").stat().st_size < 2e6
     classifier = ImageClassifier.from_keras(model, labels)
-    assert classifier.config["head"] == ("evidence" if settings["head"] == "evidence" else "logits")
+    assert classifier.config.head == ("evidence" if settings["head"] == "evidence" else "logits")
     photos = np.random.default_rng(2).integers(0, 256, (4, settings["size"], settings["size"], 3), np.uint8)
     expected = np.asarray(model(photos.astype(np.float32), training=False)["logits"])
     np.testing.assert_allclose(classifier.predict_tensors(photos)[0], expected, atol=1e-4)

@@ -14,6 +14,7 @@ from PIL import Image
 from scipy.special import log_softmax, softmax
 from sklearn import metrics as sk
 
+from hub.config import read_config
 from hub.errors import BundleError, DataError
 from hub.images import open_image, pixel_hash, to_tensor
 from hub.publishing import card
@@ -393,8 +394,7 @@ def test_pictures_from_elsewhere_are_recorded_in_metrics_and_card(recorded, phot
     content = json.loads((mine / "metrics.json").read_text())
     assert content["elsewhere"]["my garden"]["photos"] == 8
     assert content["test"] == json.loads((recorded / "metrics.json").read_text())["test"]
-    config = json.loads((mine / "config.json").read_text())
-    assert (mine / "README.md").read_text() == card.render(config, content)
+    assert (mine / "README.md").read_text() == card.render(read_config(mine), content)
     assert "my garden" in (mine / "README.md").read_text()
     assert not list(mine.glob(".*"))
     record = read_predictions(mine)
