@@ -56,7 +56,10 @@ def of_config(config: Mapping[str, Any], where: str) -> str | None:
 
 
 def _of_folder(folder: Path) -> str | None:
-    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    try:
+        names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError:  # it may be entered but not listed
+        return None
     if all(name in names for name in TEACHABLE):
         return f"{folder} is a model of Teachable Machine, not a bundle yet; make one with {_import(folder)}."
     if "saved_model.pb" in names or "model.savedmodel" in names:
