@@ -279,7 +279,7 @@ def test_any_graph_that_keeps_the_contract_is_taken(old, photos):
         ({"pixel_values": ["batch", 3, 64, 64]}, ANSWER, "should have pixel_values"),
         ({"pixel_values": [1, 3, 32, 32]}, ANSWER, "should have pixel_values"),
         ({"pixel_values": ["batch", 3072]}, ANSWER, "should have pixel_values"),
-        ({**PIXELS, "mask": ["batch"]}, ANSWER, "more than pixel_values"),
+        ({**PIXELS, "mask": ["batch"]}, ANSWER, "other inputs than pixel_values"),
         (PIXELS, {"output": ["batch", 2]}, "should have logits"),
         (PIXELS, {**ANSWER, "logits": ["batch", 3]}, "should have logits"),
         (PIXELS, {**ANSWER, "evidence": ["batch", 2, 4, 4]}, "should have evidence"),

@@ -289,11 +289,11 @@ def test_pushing_where_one_may_not_is_one_sentence(lfs, hub, folder, repo):
         ("push", (folder, repo), {"token": "hf_of_nobody"}, "without a valid token"),
         ("push", (folder, repo), {"token": "hf_reader"}, "may not write"),
         ("push", (folder, "someone/else"), {}, "someone/else"),
-        ("push", (folder, "no one/a b"), {}, "no name that the Hub takes"),
+        ("push", (folder, "no one/a b"), {}, "not a valid name on the Hub"),
         ("access", (repo,), {"token": "hf_of_nobody"}, "without a valid token"),
         ("access", (repo,), {"token": "hf_reader"}, "only read"),
         ("access", ("someone/else",), {}, "tester/NAME"),
-        ("access", ("a/b/c",), {}, "no name that the Hub takes"),
+        ("access", ("a/b/c",), {}, "not a valid name on the Hub"),
     ]
     for call, arguments, options, words in refusals:
         with pytest.raises(Refused) as refusal:
@@ -448,7 +448,7 @@ def test_a_classifier_without_a_folder_is_not_pushed():
 
 @pytest.mark.parametrize(
     ("name", "token", "words"),
-    [("a/b/c", "hf_writer", "no name that the Hub takes"), ("tester/new", "", "without a valid token")],
+    [("a/b/c", "hf_writer", "not a valid name on the Hub"), ("tester/new", "", "without a valid token")],
 )
 def test_training_refuses_a_push_before_it_begins(name, token, words, hub, tmp_path):
     """`fit --push-to` ends with one sentence, before any picture is read."""
