@@ -7,6 +7,7 @@ from PIL import Image
 
 from hub import ImageClassifier
 from hub.record import Record
+from space.languages import Say
 from space.quality import Quality
 from tests.browser.conftest import app, opened
 from tests.space.attacks import ATTACKS
@@ -84,8 +85,8 @@ def test_the_threshold_moves_everything(own_tab, bundle):
         page.get_by_text(f"{wrong} of 20 photos get the wrong answer").wait_for()
         assert page.locator("#quality-mistakes li").count() == min(wrong, 12)
     page.get_by_label("Validation", exact=True).check()
-    page.get_by_text("chose the epoch").wait_for()
-    assert "metrics.json says nothing of these photos" in text_of(own_tab, "#quality-summary")
+    page.get_by_text(Say("en").plain("quality.about_validation")).wait_for()
+    assert Say("en").plain("quality.no_metrics") in text_of(own_tab, "#quality-summary")
     assert "'validation'" in text_of(own_tab, "#quality-code .cm-content")
     assert page.locator("#quality-tab .chart [role=img]").count() == 3
     slider.focus()
