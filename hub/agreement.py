@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -12,10 +15,101 @@ from hub.errors import BundleError
 from hub.scores import softmax
 
 TOLERANCE = 1e-4  # in probabilities; in evidence, as a share of the largest cell (float32 rounds relative to size)
-SAME_FILE = ("probability", "other_label", "unread", "largest_photo", "turned_photo")  # of a runtime in agreement.json
+
+Part = TypeVar("Part")
+Outputs = tuple[np.ndarray, np.ndarray | None]  # logits (N, K), and evidence (N, h, w, K) of a model that has it
 
 
-def read_agreement(folder: Path) -> dict | None:
+# ---- what agreement.json says; the order of the fields is that of the file, `more` are entries not known here
+
+
+@dataclass(frozen=True)
+class SameTensor:
+    """How far a runtime's answers are from Keras's at most, for the same tensors."""
+
+    probability: float
+    logits: float
+    evidence: float | None = None  # None where the format carries none
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SameFile:
+    """How far the probabilities are from Keras's at most where each library reads the files itself."""
+
+    probability: float
+    other_label: int  # photos with another answer
+    unread: int  # photos that the library cannot read
+    largest_photo: float
+    turned_photo: float
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was found of one runtime."""
+
+    title: str
+    versions: Mapping[str, str]  # by package
+    same_tensor: SameTensor
+    same_file: SameFile
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LargestPhoto:
+    """The photo of many megapixels."""
+
+    width: int
+    height: int
+    enlarged: bool  # made of a smaller one
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Remade:
+    """A format whose files a push made anew, as others than those verified: `hub.publishing.remade`."""
+
+    made_by: Mapping[str, str]  # the converter's packages and their versions
+    processor: str
+    pictures: Mapping[str, int]  # how many of each kind it was compared on
+    versions: Mapping[str, str]  # of the runtime
+    same_tensor: SameTensor
+    verified: Mapping[str, str] = field(default_factory=dict)  # by file, the SHA-256 that the figures belong to
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The content of agreement.json."""
+
+    tolerance: float
+    photos: int
+    title: str  # of the photos
+    unreadable: int
+    largest_photo: LargestPhoto
+    largest_evidence: float | None  # in logits; None of a model without
+    runtimes: Mapping[str, Row]  # by the format's name
+    files: Mapping[str, str]  # SHA-256 by path
+    written_only: Mapping[str, str]  # formats that were written and not run, with their titles
+    left_out: Mapping[str, str]  # formats that were not written, with the reason
+    remade: Mapping[str, Remade] = field(default_factory=dict)
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def formats(self) -> set[str]:
+        """The names of the formats that may be published."""
+        return {*self.runtimes, *self.written_only}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of agreement.json."""
+        content: dict[str, Any] = _json(self)
+        if not self.remade:
+            del content["remade"]
+        return content
+
+
+def read_agreement(folder: Path) -> Agreement | None:
     """Return what agreement.json says of a bundle; None where it was never verified.
 
     Raises:
@@ -23,16 +117,53 @@ def read_agreement(folder: Path) -> dict | None:
     """
     if not (folder / AGREEMENT).is_file():
         return None
-    found = read_json(folder, AGREEMENT)
-    if not _is_agreement(found):
+    return agreement_of(read_json(folder, AGREEMENT), folder)
+
+
+def agreement_of(content: Mapping[str, Any], folder: Path) -> Agreement:
+    """Return what the content of an agreement.json says; `folder` is the bundle's, for the refusal.
+
+    Raises:
+        BundleError: it is not what this version writes.
+    """
+    if not _is_agreement(content):
         raise BundleError(
             f"{folder / AGREEMENT} is not what this version writes; run "
             f"`python -m hub verify {folder} --photos FOLDER`."
         )
-    return found
+    return _made(
+        Agreement,
+        {"largest_evidence": None, **content},
+        largest_photo=_made(LargestPhoto, content["largest_photo"]),
+        runtimes={name: _row(row) for name, row in content["runtimes"].items()},
+        remade={name: _remade(part) for name, part in content.get("remade", {}).items()},
+    )
 
 
-def _is_agreement(found: dict) -> bool:
+def _row(row: Mapping[str, Any]) -> Row:
+    tensor, file = _made(SameTensor, row["same_tensor"]), _made(SameFile, row["same_file"])
+    return _made(Row, row, same_tensor=tensor, same_file=file)
+
+
+def _remade(part: Mapping[str, Any]) -> Remade:
+    return _made(Remade, part, same_tensor=_made(SameTensor, part["same_tensor"]))
+
+
+def _made(kind: Callable[..., Part], content: Mapping[str, Any], **parts: object) -> Part:
+    """Return a dataclass of an object of the file; entries that it does not know are its `more`."""
+    names = {one.name for one in fields(kind)} - {"more"}  # type: ignore[arg-type]
+    known = {name: value for name, value in content.items() if name in names}
+    return kind(**{**known, **parts}, more={name: value for name, value in content.items() if name not in names})
+
+
+def _json(part: Any) -> Any:
+    if is_dataclass(part):
+        content = {one.name: _json(getattr(part, one.name)) for one in fields(part)}
+        return content | content.pop("more")
+    return {name: _json(value) for name, value in part.items()} if isinstance(part, Mapping) else part
+
+
+def _is_agreement(found: Mapping[str, Any]) -> bool:
     def numbers(part: object, *names: str) -> bool:
         values = [part.get(name) if isinstance(part, dict) else None for name in names]
         return all(type(value) in (int, float) and math.isfinite(value) for value in values)
@@ -44,7 +175,8 @@ def _is_agreement(found: dict) -> bool:
         if not isinstance(row, dict) or not isinstance(row.get("title"), str) or not texts(row.get("versions")):
             return False
         tensor, file = row.get("same_tensor"), row.get("same_file")
-        return is_difference(tensor) and numbers(file, *SAME_FILE)
+        same_file = [one.name for one in fields(SameFile) if one.name != "more"]
+        return is_difference(tensor) and numbers(file, *same_file)
 
     def is_difference(part: object) -> bool:
         evidence = numbers(part, "evidence") or (isinstance(part, dict) and part.get("evidence") is None)
@@ -66,6 +198,7 @@ def _is_agreement(found: dict) -> bool:
         and (numbers(found, "largest_evidence") or found.get("largest_evidence") is None)
         and isinstance(found.get("title"), str)
         and numbers(largest, "width", "height")
+        and isinstance(largest, dict)
         and isinstance(largest.get("enlarged"), bool)
         and isinstance(rows, dict)
         and all(is_row(row) for row in rows.values())
@@ -75,25 +208,35 @@ def _is_agreement(found: dict) -> bool:
     )
 
 
-def difference(reference: tuple, other: tuple) -> dict[str, float | None]:
-    """Return how far two answers (logits (N, K), evidence (N, h, w, K) or None) are apart at most; NaN stays NaN."""
-    pairs = {"probability": tuple(softmax(logits) for logits, _ in (reference, other))}
-    pairs["logits"] = (reference[0], other[0])
-    pairs["evidence"] = (reference[1], other[1])
-    return {name: None if b is None or a is None else float(np.abs(a - b).max()) for name, (a, b) in pairs.items()}
+# ---- how far is too far
 
 
-def too_far(found: dict[str, float | None], largest_evidence: float | None) -> str | None:
+def difference(reference: Outputs, other: Outputs) -> SameTensor:
+    """Return how far two answers are apart at most; NaN stays NaN."""
+    (logits, evidence), (other_logits, other_evidence) = reference, other
+    return SameTensor(
+        probability=_apart(softmax(logits), softmax(other_logits)),
+        logits=_apart(logits, other_logits),
+        evidence=None if evidence is None or other_evidence is None else _apart(evidence, other_evidence),
+    )
+
+
+def _apart(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.abs(a - b).max())
+
+
+def too_far(found: SameTensor, largest_evidence: float | None) -> str | None:
     """Say what in a `difference` is above the tolerance; None if nothing is."""
     limits = {"probability": TOLERANCE, "evidence": TOLERANCE * max(1.0, largest_evidence or 0.0)}
     for name, limit in limits.items():
-        if found[name] is not None and not found[name] <= limit:
-            return f"{name} differs from Keras by {found[name]:.2g}, more than {limit:.2g}"
+        apart = getattr(found, name)
+        if apart is not None and not apart <= limit:
+            return f"{name} differs from Keras by {apart:.2g}, more than {limit:.2g}"
     return None
 
 
-def failures(agreement: dict) -> list[str]:
+def failures(agreement: Agreement) -> list[str]:
     """Say in a sentence each which runtimes differ from Keras by more than the tolerance."""
-    rows = agreement["runtimes"].values()
-    wrong = [(row["title"], too_far(row["same_tensor"], agreement["largest_evidence"])) for row in rows]
+    rows = agreement.runtimes.values()
+    wrong = [(row.title, too_far(row.same_tensor, agreement.largest_evidence)) for row in rows]
     return [f"{title}: {problem}." for title, problem in wrong if problem]

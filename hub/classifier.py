@@ -312,8 +312,8 @@ class ImageClassifier:
             raise BundleError(
                 f"The ONNX file's {problem}: nothing was written; look for a layer that converts differently."
             )
-        kept = {name: value for name, value in found.items() if name != "logits" and value is not None}
-        return {"photos": len(photos), **kept, "tolerance": TOLERANCE}
+        cell = {} if found.evidence is None else {"evidence": found.evidence}
+        return {"photos": len(photos), "probability": found.probability, **cell, "tolerance": TOLERANCE}
 
     def _write_keras(self, target: Path) -> None:
         if self.folder is not None:
@@ -338,8 +338,8 @@ class ImageClassifier:
         found = None
         with suppress(BundleError):  # of another version
             found = read_agreement(self.folder) if self.folder else None
-        if found and all(found["files"].get(name) == sha256(new / name) for name in (bundle.KERAS, bundle.ONNX)):
-            bundle.write_json(new, bundle.AGREEMENT, found)
+        if found and all(found.files.get(name) == sha256(new / name) for name in (bundle.KERAS, bundle.ONNX)):
+            bundle.write_json(new, bundle.AGREEMENT, found.to_json())
 
     def _write_predictions(self, target: Path, predictions: Path | pa.Table | None) -> None:
         if predictions is None and self.folder and (self.folder / bundle.PREDICTIONS).exists():

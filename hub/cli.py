@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from hub import batch, bundle, remote
-from hub.agreement import failures
+from hub.agreement import Agreement, failures
 from hub.classifier import ImageClassifier, refuse_path
 from hub.config import read_config
 from hub.errors import BundleError, Refusal, UsageError, printable
@@ -288,7 +288,7 @@ def verify(
     found = verification.verify(folder, paths, progress=not json_, **options)
     wrong = failures(found)
     if json_:
-        _print_json(found)
+        _print_json(found.to_json())
     else:
         print(_agreement(found))
         print(f"Written to {folder}: {bundle.AGREEMENT} and {bundle.CARD}.")
@@ -297,28 +297,26 @@ def verify(
         raise typer.Exit(1)
 
 
-def _agreement(found: dict) -> str:
+def _agreement(found: Agreement) -> str:
     """The two tables of agreement.json."""
-    same_tensor = []
-    for row in found["runtimes"].values():
-        differences = [_difference(row["same_tensor"].get(name)) for name in ("probability", "logits", "evidence")]
-        versions = ", ".join(f"{package} {version}" for package, version in row["versions"].items())
-        same_tensor.append([row["title"], *differences, versions])
-    kinds = {"probability": "photos", "largest_photo": "12 megapixels", "turned_photo": "stored turned"}
-    same_file = [
-        [row["title"], *(_difference(row["same_file"][name]) for name in kinds), str(row["same_file"]["other_label"])]
-        for row in found["runtimes"].values()
-    ]
-    unreadable = f" ({found['unreadable']:,} more could not be read)" if found["unreadable"] else ""
+    same_tensor, same_file = [], []
+    for row in found.runtimes.values():
+        tensor, file = row.same_tensor, row.same_file
+        differences = [_difference(value) for value in (tensor.probability, tensor.logits, tensor.evidence)]
+        versions = ", ".join(f"{package} {version}" for package, version in row.versions.items())
+        same_tensor.append([row.title, *differences, versions])
+        differences = [_difference(value) for value in (file.probability, file.largest_photo, file.turned_photo)]
+        same_file.append([row.title, *differences, str(file.other_label)])
+    unreadable = f" ({found.unreadable:,} more could not be read)" if found.unreadable else ""
     parts = [
-        f"Largest difference from Keras on {found['photos']:,} {found['title']}{unreadable}",
-        f"Same tensor in (at most {found['tolerance']:g} in probability):",
+        f"Largest difference from Keras on {found.photos:,} {found.title}{unreadable}",
+        f"Same tensor in (at most {found.tolerance:g} in probability):",
         _table(["runtime", "probability", "logits", "evidence", "versions"], same_tensor),
         "Same file in, read by each library in its own way (probability):",
-        _table(["runtime", *kinds.values(), "photos with another label"], same_file),
+        _table(["runtime", "photos", "12 megapixels", "stored turned", "photos with another label"], same_file),
     ]
-    notes = [f"Written and checked, but not run here: {title}." for title in found["written_only"].values()]
-    notes += [f"Without {name}: {reason}." for name, reason in found["left_out"].items()]
+    notes = [f"Written and checked, but not run here: {title}." for title in found.written_only.values()]
+    notes += [f"Without {name}: {reason}." for name, reason in found.left_out.items()]
     return "\n\n".join([*parts, *(["\n".join(notes)] if notes else [])])
 
 

@@ -13,7 +13,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from hub import BundleError, ImageClassifier, Refusal
-from hub.agreement import read_agreement
+from hub.agreement import Agreement, read_agreement
 from hub.bundle import DEFAULT
 from hub.formats import FORMATS
 from hub.publishing.card_runtimes import own_snippet
@@ -90,11 +90,11 @@ def other_formats(classifier: ImageClassifier) -> dict[str, str]:
     """Return the card's snippets of a model of the Hub by title: each loads it without this package."""
     if classifier.revision is None or not (agreement := _agreement(classifier)):
         return {}
-    published = [one for name, one in FORMATS.items() if name in agreement["runtimes"]]
+    published = [one for name, one in FORMATS.items() if name in agreement.runtimes]
     return {one.title: one.snippet(classifier.config, classifier.name) for one in published}
 
 
-def _agreement(classifier: ImageClassifier) -> dict | None:
+def _agreement(classifier: ImageClassifier) -> Agreement | None:
     try:
         return read_agreement(classifier.folder)
     except BundleError:  # of another version

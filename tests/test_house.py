@@ -26,7 +26,7 @@ from skimage.data import chelsea
 
 import hub.cli
 import training.cli
-from hub.agreement import failures
+from hub.agreement import failures, read_agreement
 from hub.bundle import DEFAULT
 from hub.scores import score
 
@@ -243,13 +243,13 @@ def test_the_numbers_quoted_are_the_released_models(path):
 def test_the_agreement_quoted_is_the_released_models():
     """The table of runtimes is agreement.json, to the printed digit, and all of them may be published."""
     page = (ROOT / "docs" / "measurements.md").read_text(encoding="utf-8")
-    found = json.loads((DEFAULT / "agreement.json").read_text(encoding="utf-8"))
+    found = read_agreement(DEFAULT)
     assert failures(found) == []
-    assert f"the {found['photos']:,} validation photos" in page
-    rows = {name: row for name, row in found["runtimes"].items() if not name.startswith("keras")}
+    assert f"the {found.photos:,} validation photos" in page
+    rows = {name: row for name, row in found.runtimes.items() if not name.startswith("keras")}
     for row in rows.values():
-        tensor, file = row["same_tensor"]["probability"], row["same_file"]["probability"]
-        assert f"| {row['title']} | {tensor:.1e} | {file:.1e} |" in page
+        tensor, file = row.same_tensor.probability, row.same_file.probability
+        assert f"| {row.title} | {tensor:.1e} | {file:.1e} |" in page
 
 
 def test_the_recipes_quoted_are_there():

@@ -204,9 +204,9 @@ def _verify(bundle: Path, settings: dict, cache: Path | None, without: list[str]
             limit=COMPARED, size=settings["size"], cache=cache, **shares_of(settings),
         )  # fmt: skip
         found = verify.verify(bundle, photos, without=without, using=places, title="validation photos")
-    rows = found["runtimes"].values()
-    print(f"Largest difference in probability from Keras, on {found['photos']:,} validation photos:")
-    print(*(f"  {row['title']}: {row['same_tensor']['probability']:.1e}" for row in rows), sep="\n")
+    rows = found.runtimes.values()
+    print(f"Largest difference in probability from Keras, on {found.photos:,} validation photos:")
+    print(*(f"  {row.title}: {row.same_tensor.probability:.1e}" for row in rows), sep="\n")
 
 
 @app.command()

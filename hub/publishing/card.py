@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from hub.agreement import Agreement
 from hub.config import Backbone, Config
 from hub.publishing import card_runtimes
 from hub.publishing.markdown import facts, paragraphs, table
@@ -20,7 +21,7 @@ LARGEST_MATRIX = 20  # labels; beyond, a table of the commonest confusions is re
 WEAKEST = 10  # labels whose recall is shown then
 
 
-def render(config: Config, metrics: dict | None, agreement: dict | None = None, repo_id: str | None = None) -> str:
+def render(config: Config, metrics: dict | None, agreement: Agreement | None = None, repo_id: str | None = None) -> str:
     """Return the card (YAML front matter and Markdown) of a bundle.
 
     Every number comes from the three; what they do not hold is left out or said to be unknown.
@@ -28,7 +29,7 @@ def render(config: Config, metrics: dict | None, agreement: dict | None = None, 
     Args:
         config: what config.json says.
         metrics: metrics.json.
-        agreement: agreement.json; with it the card shows how each runtime loads the model and how far it agrees.
+        agreement: agreement.json's; with it the card shows how each runtime loads the model and how far it agrees.
         repo_id: owner/name, for the snippets.
     """
     from huggingface_hub import ModelCard  # half a second, which no answer should wait for
@@ -54,7 +55,7 @@ def render(config: Config, metrics: dict | None, agreement: dict | None = None, 
 # Front matter -----------------------------------------------------------------------------------------------
 
 
-def _front_matter(config: Config, metrics: dict, agreement: dict | None) -> ModelCardData:
+def _front_matter(config: Config, metrics: dict, agreement: Agreement | None) -> ModelCardData:
     from huggingface_hub import ModelCardData
 
     results = _evaluation_results(metrics)

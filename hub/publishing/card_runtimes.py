@@ -1,6 +1,8 @@
 """The card's sections on the runtimes: how each loads the model, and how far each agrees with Keras."""
 
-from hub.agreement import failures
+from collections.abc import Iterable
+
+from hub.agreement import Agreement, Remade, Row, failures
 from hub.config import Config
 from hub.formats import FORMATS, Format
 from hub.publishing.markdown import fence, paragraphs, table
@@ -11,18 +13,17 @@ OTHER_FILE = "†"
 REFERENCE = "Keras's `model.keras`"
 
 
-def tags(agreement: dict | None) -> list[str]:
+def tags(agreement: Agreement | None) -> list[str]:
     """Return the Hub's tags of the formats that are published; before any was compared, ONNX is the one there is."""
     if not agreement:
         return ["onnx"]
-    present = agreement["runtimes"].keys() | agreement.get("written_only", {}).keys()
-    return [one.tag for name, one in FORMATS.items() if name in present and one.tag]
+    return [one.tag for name, one in FORMATS.items() if name in agreement.formats and one.tag]
 
 
 # How to load it ---------------------------------------------------------------------------------------------
 
 
-def loading(config: Config, agreement: dict | None, repo_id: str | None) -> str:
+def loading(config: Config, agreement: Agreement | None, repo_id: str | None) -> str:
     """Return the section with a snippet a runtime; before any was compared, only that of this package."""
     runtimes = _known(agreement)
     name = repo_id or (PLACEHOLDER if runtimes else "this folder, or a name on the Hub")
@@ -56,7 +57,7 @@ def own_snippet(config: Config, name: str) -> str:
     return "\n".join([*lines, "print(dict(zip(classifier.labels, answer.probabilities.tolist())))"])
 
 
-def _other_runtimes(runtimes: dict, name: str) -> str:
+def _other_runtimes(runtimes: Iterable[str], name: str) -> str:
     """Say what else `from_pretrained` can answer from."""
     others = [key for key in runtimes if key not in ("onnx", "transformers.js")]
     if not others:
@@ -83,7 +84,7 @@ def _runtime(key: str, config: Config, name: str) -> str:
 # Agreement between the runtimes -----------------------------------------------------------------------------
 
 
-def agreement_section(agreement: dict) -> str:
+def agreement_section(agreement: Agreement) -> str:
     """Return the section with both tables of agreement.json, and what was not run or not published."""
     return paragraphs(
         "## Agreement between the runtimes",
@@ -101,54 +102,54 @@ def agreement_section(agreement: dict) -> str:
     )
 
 
-def _what_was_compared(agreement: dict) -> str:
-    title = agreement.get("title") or "photos"
+def _what_was_compared(agreement: Agreement) -> str:
+    title = agreement.title or "photos"
     photos = title if "photo" in title.lower() else f"photos ({title})"
-    unreadable = agreement.get("unreadable") or 0
+    unreadable = agreement.unreadable
     left_out = f" Files skipped because they could not be read: {unreadable:,}." if unreadable else ""
     return (
-        f"Each runtime answered the same {agreement['photos']:,} {photos} in a process of its own. Its answers are "
+        f"Each runtime answered the same {agreement.photos:,} {photos} in a process of its own. Its answers are "
         f"compared with {REFERENCE}, for the tensor that `hub.images` makes from a photo.{left_out}"
     )
 
 
-def _same_tensor(agreement: dict) -> str:
+def _same_tensor(agreement: Agreement) -> str:
     rows = []
     for key, found in _known(agreement).items():
-        differences = (_difference(found["same_tensor"].get(part)) for part in ("probability", "evidence"))
-        versions = ", ".join(f"{package} {version}" for package, version in found.get("versions", {}).items())
-        rows.append([found["title"] + _mark(key, agreement), *differences, versions])
+        differences = (_difference(part) for part in (found.same_tensor.probability, found.same_tensor.evidence))
+        versions = ", ".join(f"{package} {version}" for package, version in found.versions.items())
+        rows.append([found.title + _mark(key, agreement), *differences, versions])
     return table(["Runtime", "Probability", "Cell of evidence", "Versions"], rows)
 
 
-def _mark(key: str, agreement: dict) -> str:
+def _mark(key: str, agreement: Agreement) -> str:
     """Mark the figures that were measured on another file than the published one."""
-    return f" {OTHER_FILE}" if key in agreement.get("remade", {}) else ""
+    return f" {OTHER_FILE}" if key in agreement.remade else ""
 
 
-def _remade(agreement: dict) -> list[str]:
+def _remade(agreement: Agreement) -> list[str]:
     """Say a paragraph on each format whose files were made anew when the model was published."""
-    return [_of_remade(FORMATS[key], found) for key, found in agreement.get("remade", {}).items() if key in FORMATS]
+    return [_of_remade(FORMATS[key], found) for key, found in agreement.remade.items() if key in FORMATS]
 
 
-def _of_remade(one: Format, found: dict) -> str:
-    hashes = ", ".join(f"`{name}` with SHA-256 `{digest}`" for name, digest in found["verified"].items())
-    makers = ", ".join(f"{package} {version}" for package, version in found["made_by"].items())
-    total, kinds = sum(found["pictures"].values()), found["pictures"].items()
-    apart = found["same_tensor"]
-    cell = "" if apart["evidence"] is None else f", and {_difference(apart['evidence'])} in a cell of evidence"
+def _of_remade(one: Format, found: Remade) -> str:
+    hashes = ", ".join(f"`{name}` with SHA-256 `{digest}`" for name, digest in found.verified.items())
+    makers = ", ".join(f"{package} {version}" for package, version in found.made_by.items())
+    total, kinds = sum(found.pictures.values()), found.pictures.items()
+    apart = found.same_tensor
+    cell = "" if apart.evidence is None else f", and {_difference(apart.evidence)} in a cell of evidence"
     return (
         f"{OTHER_FILE} {one.title}: the figures in the tables were measured on another file of the same model "
         f"({hashes}). The file here was made from `model.keras` when the model was published, by {makers} on "
-        f"{found['processor']}, since a converter may write other bytes there. It was compared with Keras at once, on "
+        f"{found.processor}, since a converter may write other bytes there. It was compared with Keras at once, on "
         f"{total:,} drawn pictures ({', '.join(f'{many:,} {kind}' for kind, many in kinds)}). Largest difference: "
-        f"{_difference(apart['probability'])} in a probability, {_difference(apart['logits'])} in a logit{cell}."
+        f"{_difference(apart.probability)} in a probability, {_difference(apart.logits)} in a logit{cell}."
     )
 
 
-def _refusal(agreement: dict) -> str:
+def _refusal(agreement: Agreement) -> str:
     """State the rule, and who breaks it: a card of a folder that cannot be pushed must not look as if it could."""
-    tolerance, largest = agreement["tolerance"], agreement["largest_evidence"]
+    tolerance, largest = agreement.tolerance, agreement.largest_evidence
     rule = f"A model is not pushed if a probability differs by more than {tolerance:g}"
     if largest is not None:
         rule += f", or a cell of evidence by more than {tolerance * max(1, largest):.2g}"
@@ -158,52 +159,52 @@ def _refusal(agreement: dict) -> str:
     return f"{rule}. **Beyond that: {beyond}**" if beyond else f"{rule}."
 
 
-def _same_file(agreement: dict) -> str:
+def _same_file(agreement: Agreement) -> str:
     extra = [f"The {_megapixels(agreement)} photo", "The turned photo"]
     rows = []
     for key, found in _known(agreement).items():
-        apart = found["same_file"]
-        differences = [_difference(apart[part]) for part in ("probability", "largest_photo", "turned_photo")]
-        unread = f" ({apart['unread']:,} photos not at all)" if apart["unread"] else ""
-        reader, other = f"{FORMATS[key].reader}{unread}", f"{apart['other_label']:,}"
-        rows.append([found["title"] + _mark(key, agreement), reader, differences[0], other, *differences[1:]])
+        apart = found.same_file
+        differences = [_difference(part) for part in (apart.probability, apart.largest_photo, apart.turned_photo)]
+        unread = f" ({apart.unread:,} photos not at all)" if apart.unread else ""
+        reader, other = f"{FORMATS[key].reader}{unread}", f"{apart.other_label:,}"
+        rows.append([found.title + _mark(key, agreement), reader, differences[0], other, *differences[1:]])
     return table(["Runtime", "How it reads a file", "All photos", "Photos answered with another label", *extra], rows)
 
 
-def _megapixels(agreement: dict) -> str:
-    size = agreement["largest_photo"]
-    return f"{size['width'] * size['height'] / 1e6:.0f}-megapixel"
+def _megapixels(agreement: Agreement) -> str:
+    size = agreement.largest_photo
+    return f"{size.width * size.height / 1e6:.0f}-megapixel"
 
 
-def _extra_photos(agreement: dict) -> str:
-    size = agreement["largest_photo"]
+def _extra_photos(agreement: Agreement) -> str:
+    size = agreement.largest_photo
     doubtful = "the photo that the model is least sure of, because a difference is largest there"
-    made = f"was made of {doubtful}: enlarged, with noise added" if size["enlarged"] else "is one of the photos"
-    turned = "The turned photo is that one" if size["enlarged"] else f"The turned photo is {doubtful},"
+    made = f"was made of {doubtful}: enlarged, with noise added" if size.enlarged else "is one of the photos"
+    turned = "The turned photo is that one" if size.enlarged else f"The turned photo is {doubtful},"
     return (
-        f"The {_megapixels(agreement)} photo ({size['width']} × {size['height']}) {made}. {turned} stored on its side, "
+        f"The {_megapixels(agreement)} photo ({size.width} × {size.height}) {made}. {turned} stored on its side, "
         "with an EXIF entry that says how to turn it back. A library that ignores the entry sees the photo on its "
         "side. (`hub.images` decodes a large JPEG at a reduced size; every row includes the effect of that.)"
     )
 
 
-def _not_run(agreement: dict) -> str:
+def _not_run(agreement: Agreement) -> str:
     """List the formats that were written but not run, and those that were left out with the reason."""
     written = {
         FORMATS[key].title: f"written, not compared: {FORMATS[key].not_run}"
-        for key in agreement.get("written_only", {})
+        for key in agreement.written_only
         if key in FORMATS
     }
     left_out = {
         FORMATS[key].title if key in FORMATS else key: f"not published: {reason.rstrip('.')}"
-        for key, reason in agreement.get("left_out", {}).items()
+        for key, reason in agreement.left_out.items()
     }
     return "\n".join(f"- {title}: {text}." for title, text in (written | left_out).items())
 
 
-def _known(agreement: dict | None) -> dict[str, dict]:
+def _known(agreement: Agreement | None) -> dict[str, Row]:
     """Return the runtimes that were compared, in the order of FORMATS."""
-    runtimes = (agreement or {}).get("runtimes", {})
+    runtimes = agreement.runtimes if agreement else {}
     return {key: runtimes[key] for key in FORMATS if key in runtimes}
 
 

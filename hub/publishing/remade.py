@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hub.agreement import TOLERANCE, difference
+from hub.agreement import TOLERANCE, Remade, difference
 from hub.config import read_config
 from hub.drawn import drawn, kinds
 from hub.errors import BundleError
@@ -25,7 +25,7 @@ REFERENCE = "keras"
 PICTURES = 96
 
 
-def prove(staged: Path, formats: Iterable[Format]) -> dict[str, dict]:
+def prove(staged: Path, formats: Iterable[Format]) -> dict[str, Remade]:
     """Compare formats with Keras on drawn pictures, each in a process of its own.
 
     Args:
@@ -33,8 +33,7 @@ def prove(staged: Path, formats: Iterable[Format]) -> dict[str, dict]:
         formats: whose files were made in this folder.
 
     Returns:
-        By the format's name what agreement.json keeps of it under "remade": by whom and on which processor the files
-        were made, on which pictures they were compared, and the largest differences.
+        By the format's name what agreement.json keeps of it, but for the hashes that were verified.
 
     Raises:
         BundleError: a runtime is not installed, fails, or differs from Keras by more than the tolerance.
@@ -56,25 +55,19 @@ def prove(staged: Path, formats: Iterable[Format]) -> dict[str, dict]:
     return {one.name: _record(one, reference, answer) for one, answer in zip(formats, answers, strict=True)}
 
 
-def _record(one: Format, reference: Answers, answer: Answers) -> dict:
+def _record(one: Format, reference: Answers, answer: Answers) -> Remade:
     found = difference((reference.logits, reference.evidence), (answer.logits, answer.evidence))
     for name, largest in (("probability", 1), ("logits", reference.logits), ("evidence", reference.evidence)):
-        if found[name] is None:
+        if (apart := getattr(found, name)) is None:
             continue
         limit = TOLERANCE * max(1.0, float(np.abs(largest).max()))
-        if not found[name] <= limit:  # NaN too
+        if not apart <= limit:  # NaN too
             raise BundleError(
                 f"{one.title} is another file here than the one that was verified, and its {name} differs from "
-                f"Keras by {found[name]:.2g}, more than {limit:.2g}, so nothing is published; push it --without "
+                f"Keras by {apart:.2g}, more than {limit:.2g}, so nothing is published; push it --without "
                 f"{one.name}."
             )
-    return {
-        "made_by": versions(one.makers),
-        "processor": processor(),
-        "pictures": kinds(PICTURES),
-        "versions": answer.versions,
-        "same_tensor": found,
-    }
+    return Remade(versions(one.makers), processor(), kinds(PICTURES), answer.versions, found)
 
 
 def processor() -> str:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from hub import bundle
-from hub.agreement import failures, read_agreement
+from hub.agreement import Agreement, failures, read_agreement
 from hub.config import merge, read_config
 from hub.errors import BundleError
 from hub.files import sha256
@@ -24,7 +25,6 @@ from hub.publishing.remade import prove
 
 SOURCES = ("keras", "onnx")  # in every bundle: all else is derived from the one, the Space answers from the other
 ON_REQUEST = "left out on request"
-PROVED = ("runtimes", "written_only")  # where agreement.json names the formats that may be published
 
 
 def choose(
@@ -148,9 +148,8 @@ def prepare(folder: Path, out: Path, repo_id: str, *, without: Iterable[str] = (
     wrong = failures(found)
     if wrong:
         raise BundleError(f"{wrong[0]} Nothing is published; look for a layer that converts differently.")
-    verified = {name for kind in PROVED for name in found[kind]}
-    left = {name for name, reason in found["left_out"].items() if reason == ON_REQUEST}
-    formats, left_out = choose(folder, without={*without, *left}, also=verified - {*without})
+    left = {name for name, reason in found.left_out.items() if reason == ON_REQUEST}
+    formats, left_out = choose(folder, without={*without, *left}, also=found.formats - {*without})
     stage(folder, out, formats)
     _take_agreement(found, folder, out, formats, left_out, remade=True)
     (out / bundle.CARD).write_text(card(out, repo_id), encoding="utf-8")
@@ -158,7 +157,7 @@ def prepare(folder: Path, out: Path, repo_id: str, *, without: Iterable[str] = (
 
 
 def _take_agreement(
-    found: dict, folder: Path, out: Path, formats: list[Format], left_out: dict[str, str], *, remade: bool = False
+    found: Agreement, folder: Path, out: Path, formats: list[Format], left_out: dict[str, str], *, remade: bool = False
 ) -> None:
     """Put what a bundle's agreement says of these formats into the staged folder, if it was said of these very files.
 
@@ -169,29 +168,34 @@ def _take_agreement(
         BundleError: a format was not verified, or one of its files is another now.
     """
     names = {one.name for one in formats}
-    strangers = [name for name in names if not any(name in found[kind] for kind in PROVED)]
+    strangers = sorted(names - found.formats)
     if strangers:
         raise BundleError(f"{folder} was verified without {strangers[0]}; verify it again, or push it --without that.")
     hashes = {name: sha256(out / name) for one in formats for name in one.files}
-    earlier = {name: record for name, record in found.get("remade", {}).items() if name in names}
-    verified = found["files"] | {name: digest for one in earlier.values() for name, digest in one["verified"].items()}
+    earlier = {name: record for name, record in found.remade.items() if name in names}
+    verified = {**found.files, **{name: digest for one in earlier.values() for name, digest in one.verified.items()}}
     again = []
     for one in formats:
         changed = [name for name in one.files if verified.get(name) != hashes[name]]
         if not changed:
             earlier.pop(one.name, None)  # this machine makes the very file that was verified
-        elif any(found["files"].get(name) != hashes[name] for name in one.files):
+        elif any(found.files.get(name) != hashes[name] for name in one.files):
             if not remade or not set(changed) <= set(one.converted):
                 raise BundleError(_another_file(changed[0], one, folder))
             again.append(one)
     records = prove(out, again) if again else {}
     for name, record in records.items():
-        record["verified"] = {file: verified[file] for file in FORMATS[name].files if file in verified}
-    kept = {kind: {name: row for name, row in found[kind].items() if name in names} for kind in PROVED}
-    told = {**found, **kept, "files": hashes, "left_out": left_out, "remade": earlier | records}
-    if not told["remade"]:
-        del told["remade"]
-    bundle.write_json(out, bundle.AGREEMENT, told)
+        its = {file: verified[file] for file in FORMATS[name].files if file in verified}
+        earlier[name] = replace(record, verified=its)
+    published = replace(
+        found,
+        runtimes={name: row for name, row in found.runtimes.items() if name in names},
+        written_only={name: title for name, title in found.written_only.items() if name in names},
+        files=hashes,
+        left_out=left_out,
+        remade=earlier,
+    )
+    bundle.write_json(out, bundle.AGREEMENT, published.to_json())
 
 
 def _another_file(name: str, one: Format, folder: Path) -> str:

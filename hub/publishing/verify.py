@@ -19,7 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from hub import bundle
-from hub.agreement import TOLERANCE, difference
+from hub.agreement import TOLERANCE, Agreement, LargestPhoto, Row, SameFile, difference
 from hub.config import read_config
 from hub.errors import BundleError, ImageError, UsageError
 from hub.files import sha256, write_aside
@@ -43,7 +43,7 @@ def verify(
     using: dict[str, str] | None = None,
     title: str | None = None,
     progress: bool = True,
-) -> dict:
+) -> Agreement:
     """Run every format of a bundle on the same photos; write agreement.json and the card that shows it.
 
     Args:
@@ -56,7 +56,7 @@ def verify(
         progress: show a bar on standard error.
 
     Returns:
-        The content of agreement.json. `hub.agreement.failures` says what in it forbids to publish.
+        What agreement.json says now. `hub.agreement.failures` says what in it forbids to publish.
 
     Raises:
         BundleError: no readable photo, a runtime that is not installed, or one that fails.
@@ -83,19 +83,20 @@ def verify(
             answers = {one.name: answer for one, answer in zip(runners, asked, strict=True)}
         for one in runners:
             _check_finite(one, answers[one.name])
-        found = {
-            "tolerance": TOLERANCE,
-            "photos": pictures.count,
-            "title": title or "photos",
-            "unreadable": pictures.unreadable,
-            "largest_photo": pictures.largest,
-            "largest_evidence": _largest_evidence(answers[REFERENCE]),
-            "runtimes": {one.name: _row(one, answers, pictures.count) for one in runners},
-            "files": {name: sha256(staged / name) for one in formats for name in one.files},
-            "written_only": {one.name: one.title for one in formats if not one.runs},
-            "left_out": left_out,
-        }
-    write_aside(folder / bundle.AGREEMENT, lambda file: file.write(bundle.json_text(found, bundle.AGREEMENT).encode()))
+        found = Agreement(
+            tolerance=TOLERANCE,
+            photos=pictures.count,
+            title=title or "photos",
+            unreadable=pictures.unreadable,
+            largest_photo=pictures.largest,
+            largest_evidence=_largest_evidence(answers[REFERENCE]),
+            runtimes={one.name: _row(one, answers, pictures.count) for one in runners},
+            files={name: sha256(staged / name) for one in formats for name in one.files},
+            written_only={one.name: one.title for one in formats if not one.runs},
+            left_out=left_out,
+        )
+    text = bundle.json_text(found.to_json(), bundle.AGREEMENT)
+    write_aside(folder / bundle.AGREEMENT, lambda file: file.write(text.encode()))
     write_aside(folder / bundle.CARD, lambda file: file.write(staging.card(folder).encode()))
     return found
 
@@ -146,7 +147,7 @@ def _check_finite(one: Format, answers: Answers) -> None:
         )
 
 
-def _row(one: Format, answers: dict[str, Answers], count: int) -> dict:
+def _row(one: Format, answers: dict[str, Answers], count: int) -> Row:
     mine, reference = answers[one.name], answers[REFERENCE]
     expected = softmax(reference.logits)
     apart = np.abs(mine.files - expected).max(axis=1)
@@ -156,15 +157,15 @@ def _row(one: Format, answers: dict[str, Answers], count: int) -> dict:
             f"{one.title} could read none of the photos, or no JPEG; run it on its own to see why, or leave it out."
         )
     other = mine.files.argmax(axis=1) != expected.argmax(axis=1)
-    same_file = {
-        "probability": float(np.nanmax(apart[:count])),
-        "other_label": int((other & read)[:count].sum()),
-        "unread": int((~read)[:count].sum()),
-        "largest_photo": float(apart[count]),
-        "turned_photo": float(apart[count + 1]),
-    }
+    same_file = SameFile(
+        probability=float(np.nanmax(apart[:count])),
+        other_label=int((other & read)[:count].sum()),
+        unread=int((~read)[:count].sum()),
+        largest_photo=float(apart[count]),
+        turned_photo=float(apart[count + 1]),
+    )
     same_tensor = difference((reference.logits, reference.evidence), (mine.logits, mine.evidence))
-    return {"title": one.title, "versions": mine.versions, "same_tensor": same_tensor, "same_file": same_file}
+    return Row(one.title, mine.versions, same_tensor, same_file)
 
 
 class _Pictures:
@@ -193,8 +194,7 @@ class _Pictures:
         logits, _ = batched(runner, np.stack(tensors))
         doubtful = self.files[int(softmax(logits).max(axis=1).argmin())]
         extra = [large or _enlarged(doubtful, aside / "large.jpg"), _turned(doubtful, aside / "turned.jpg")]
-        width, height = _size(extra[0])
-        self.largest = {"width": width, "height": height, "enlarged": large is None}
+        self.largest = LargestPhoto(*_size(extra[0]), enlarged=large is None)
         self.files += extra
         self.tensors = aside / "tensors.npy"
         np.save(self.tensors, np.stack([*tensors, *(to_tensor(path, size) for path in extra)]))

@@ -322,7 +322,7 @@ def verified(bundle_2, photos, tmp_path_factory):
     (place / "photos" / "3.png").write_bytes(b"")
     arguments = ["--photos", place / "photos", "--title", "drawn photos", *WITHOUT]
     said = run("verify", folders[0], *arguments, code=1)
-    found = read_agreement(folders[0])
+    found = read_agreement(folders[0]).to_json()
     row = found["runtimes"]["onnx"]
     row["same_tensor"] = dict.fromkeys(row["same_tensor"], 0.0)
     found["files"][bundle.ONNX] = sha256(folders[1] / bundle.ONNX)
@@ -332,12 +332,12 @@ def verified(bundle_2, photos, tmp_path_factory):
 
 def test_verify_prints_both_tables_and_exits_with_1_where_a_runtime_disagrees(verified):
     broken, _, (printed, complaint) = verified
-    row = read_agreement(broken)["runtimes"]["onnx"]
-    assert row["same_tensor"]["probability"] > 1e-4
+    row = read_agreement(broken).runtimes["onnx"]
+    assert row.same_tensor.probability > 1e-4
     lines = [line for line in printed.splitlines() if line.startswith("ONNX Runtime")]
     assert len(lines) == 2
-    assert f"{row['same_tensor']['probability']:.1e}" in lines[0] and "onnxruntime" in lines[0]
-    assert f"{row['same_file']['largest_photo']:.1e}" in lines[1]
+    assert f"{row.same_tensor.probability:.1e}" in lines[0] and "onnxruntime" in lines[0]
+    assert f"{row.same_file.largest_photo:.1e}" in lines[1]
     assert "on 3 drawn photos (1 more could not be read)" in printed
     assert "Without litert: left out on request." in printed
     assert complaint.startswith("ONNX Runtime: ") and "differs from Keras by" in complaint

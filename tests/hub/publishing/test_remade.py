@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from hub import bundle
-from hub.agreement import read_agreement
+from hub.agreement import Agreement, read_agreement
 from hub.config import read_config
 from hub.drawn import drawn, kinds
 from hub.errors import BundleError
@@ -30,7 +30,7 @@ WITHOUT = ["keras-folder", "openvino"]
 
 def fake(folder: Path, *names: str) -> dict[str, str]:
     """Let agreement.json speak of other files; return the hashes that it had."""
-    found = read_agreement(folder)
+    found = bundle.read_json(folder, bundle.AGREEMENT)
     before = dict(found["files"])
     found["files"] |= dict.fromkeys(names, OTHER)
     bundle.write_json(folder, bundle.AGREEMENT, found)
@@ -61,15 +61,16 @@ def test_a_fresh_copy_is_pushed_from_another_machine(folder, tmp_path):
     (tmp_path / "pushed").mkdir()
     (tmp_path / "pushed" / bundle.AGREEMENT).write_bytes(pushed[bundle.AGREEMENT])
     found = read_agreement(tmp_path / "pushed")
-    assert found["files"][FILE] == true[FILE]
+    assert found.files[FILE] == true[FILE]
     assert hashlib.sha256(pushed[FILE]).hexdigest() == true[FILE]
-    assert found["remade"].keys() == {"litert"}
-    record = found["remade"]["litert"]
-    assert record["verified"] == {FILE: OTHER}
-    assert record["made_by"].keys() == {"tensorflow", "keras"} and record["versions"].keys() == {"ai_edge_litert"}
-    assert record["processor"] == remade.processor()
-    assert sum(record["pictures"].values()) >= 64 and min(record["pictures"].values()) > 0
-    assert all(0 <= value <= 1e-4 for value in record["same_tensor"].values())
+    assert found.remade.keys() == {"litert"}
+    record = found.remade["litert"]
+    assert record.verified == {FILE: OTHER}
+    assert record.made_by.keys() == {"tensorflow", "keras"} and record.versions.keys() == {"ai_edge_litert"}
+    assert record.processor == remade.processor()
+    assert sum(record.pictures.values()) >= 64 and min(record.pictures.values()) > 0
+    apart = record.same_tensor
+    assert all(0 <= value <= 1e-4 for value in (apart.probability, apart.logits, apart.evidence))
     card = pushed[bundle.CARD].decode()
     assert "LiteRT †" in card and "† LiteRT: the figures in the tables were measured on another file" in card
     assert "ONNX Runtime †" not in card and OTHER in card
@@ -125,15 +126,15 @@ def test_a_record_is_kept_until_the_file_is_the_verified_one_again(folder, tmp_p
     record |= {"versions": {}, "same_tensor": {"probability": 0.0, "logits": 0.0, "evidence": None}}
     monkeypatch.setattr(staging, "prove", None)  # it would fail if it were asked
 
-    def prepared(files: dict[str, str], verified: str) -> dict:
-        found = read_agreement(folder)
+    def prepared(files: dict[str, str], verified: str) -> Agreement:
+        found = bundle.read_json(folder, bundle.AGREEMENT)
         told = {**found, "files": files, "remade": {"litert": {**record, "verified": {FILE: verified}}}}
         bundle.write_json(folder, bundle.AGREEMENT, told)
         return read_agreement(staging.prepare(folder, tmp_path / "out", "tester/tiny", without=WITHOUT))
 
-    assert prepared(true, OTHER)["remade"]["litert"]["verified"] == {FILE: OTHER}
+    assert prepared(true, OTHER).remade["litert"].verified == {FILE: OTHER}
     again = prepared({**true, FILE: OTHER}, true[FILE])
-    assert "remade" not in again and again["files"][FILE] == true[FILE]
+    assert "remade" not in again.to_json() and again.files[FILE] == true[FILE]
 
 
 @pytest.mark.parametrize("change", [{"verified": 5}, {"pictures": {"noise": "64"}}, {"processor": None}])
@@ -141,9 +142,10 @@ def test_a_record_of_another_form_is_refused(change, folder):
     """As the rest of agreement.json is."""
     record = {"verified": {}, "made_by": {}, "processor": "x", "pictures": {}, "versions": {}}
     record |= {"same_tensor": {"probability": 0.0, "logits": 0.0, "evidence": None}}
-    found = read_agreement(folder)
-    bundle.write_json(folder, bundle.AGREEMENT, {**found, "remade": {"litert": record}})
-    assert read_agreement(folder)["remade"]["litert"] == record
+    found = bundle.read_json(folder, bundle.AGREEMENT)
+    told = {**found, "remade": {"litert": record}}
+    bundle.write_json(folder, bundle.AGREEMENT, told)
+    assert read_agreement(folder).to_json() == told
     bundle.write_json(folder, bundle.AGREEMENT, {**found, "remade": {"litert": {**record, **change}}})
     with pytest.raises(BundleError, match="not what this version writes"):
         read_agreement(folder)

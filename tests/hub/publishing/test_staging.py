@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from hub import ImageClassifier, bundle
-from hub.agreement import failures, read_agreement
+from hub.agreement import LargestPhoto, SameTensor, failures, read_agreement
 from hub.config import KERAS_KEYS, TRANSFORMERS_KEYS, make_config, merge
 from hub.errors import BundleError, Refusal
 from hub.files import sha256
@@ -37,7 +37,7 @@ def staged(verified_2, tmp_path_factory) -> Path:
 
 def change_agreement(folder: Path, change) -> None:
     """Apply a function to what agreement.json says."""
-    found = read_agreement(folder)
+    found = bundle.read_json(folder, bundle.AGREEMENT)
     change(found)
     bundle.write_json(folder, bundle.AGREEMENT, found)
 
@@ -45,24 +45,24 @@ def change_agreement(folder: Path, change) -> None:
 def test_every_runtime_agrees_with_keras(verified_2, photo_files):
     """The standard formats, each with its versions; the reference agrees with itself exactly."""
     found = read_agreement(verified_2)
-    assert list(found["runtimes"]) == ["keras", "keras-folder", "onnx", "litert", "openvino"]
-    assert found["left_out"].keys() == {"transformers"} and "architecture" in found["left_out"]["transformers"]
-    assert (found["photos"], found["unreadable"], found["title"]) == (8, 1, "drawn pictures")
-    assert found["largest_photo"] == {"width": 4000, "height": 3000, "enlarged": True}
-    assert found["runtimes"]["keras"]["same_tensor"] == {"probability": 0.0, "logits": 0.0, "evidence": 0.0}
-    for row in found["runtimes"].values():
-        assert row["same_tensor"]["probability"] <= 1e-4
-        assert row["same_tensor"]["evidence"] <= 1e-4 * max(1, found["largest_evidence"])
-        assert row["same_file"]["probability"] <= 1e-4 and row["same_file"]["other_label"] == 0
-        assert row["same_file"]["largest_photo"] < 0.01
-        assert all(version[0].isdigit() for version in row["versions"].values())
+    assert list(found.runtimes) == ["keras", "keras-folder", "onnx", "litert", "openvino"]
+    assert found.left_out.keys() == {"transformers"} and "architecture" in found.left_out["transformers"]
+    assert (found.photos, found.unreadable, found.title) == (8, 1, "drawn pictures")
+    assert found.largest_photo == LargestPhoto(4000, 3000, enlarged=True)
+    assert found.runtimes["keras"].same_tensor == SameTensor(0.0, 0.0, 0.0)
+    for row in found.runtimes.values():
+        assert row.same_tensor.probability <= 1e-4
+        assert row.same_tensor.evidence <= 1e-4 * max(1, found.largest_evidence)
+        assert row.same_file.probability <= 1e-4 and row.same_file.other_label == 0
+        assert row.same_file.largest_photo < 0.01
+        assert all(version[0].isdigit() for version in row.versions.values())
     assert failures(found) == []
 
 
 def test_the_rows_tell_who_turns_photos(verified_2):
     """Keras's load_img does not read the EXIF note, and its row shows it; Pillow's exif_transpose does."""
-    rows = read_agreement(verified_2)["runtimes"]
-    assert rows["keras"]["same_file"]["turned_photo"] > 10 * rows["onnx"]["same_file"]["turned_photo"]
+    rows = read_agreement(verified_2).runtimes
+    assert rows["keras"].same_file.turned_photo > 10 * rows["onnx"].same_file.turned_photo
 
 
 def test_verify_touches_only_the_agreement_and_the_card(bundle_2, verified_2):
@@ -79,7 +79,7 @@ def test_the_layout_is_what_five_libraries_look_for(staged, verified_2):
     wanted = {"model.keras", "metadata.json", "model.weights.h5", "onnx/model.onnx", "litert/model.tflite"}
     wanted |= {"openvino/model.xml", "openvino/model.bin"}
     assert names == wanted | {"config.json", "metrics.json", "agreement.json", "labels.txt", "README.md"}
-    assert read_agreement(staged)["files"] == {name: sha256(staged / name) for name in wanted}
+    assert read_agreement(staged).files == {name: sha256(staged / name) for name in wanted}
     assert (staged / bundle.LABELS).read_text() == "cat\ndog\n"
     assert '"tester/tiny"' in (staged / bundle.CARD).read_text()
     assert "OWNER/NAME" not in (staged / bundle.CARD).read_text()
@@ -98,7 +98,7 @@ def test_what_lies_in_a_folder_of_a_format_is_not_trusted(staged, tmp_path):
     for name in ("model.weights.h5", "litert/model.tflite", "metadata.json"):
         (folder / name).write_bytes(b"somebody else's")
     again = staging.prepare(folder, tmp_path / "again", "tester/tiny")
-    for name in read_agreement(staged)["files"]:
+    for name in read_agreement(staged).files:
         assert (again / name).read_bytes() == (staged / name).read_bytes(), name
 
 
@@ -181,8 +181,8 @@ def test_a_left_out_format_leaves_nothing_behind(folder, tmp_path):
     assert not (out / "litert").exists() and not (out / "model.weights.h5").exists()
     assert not KERAS_KEYS & json.loads((out / bundle.CONFIG).read_text()).keys()
     found = read_agreement(out)
-    assert list(found["runtimes"]) == ["keras", "onnx", "openvino"]
-    assert found["left_out"]["litert"] == staging.ON_REQUEST
+    assert list(found.runtimes) == ["keras", "onnx", "openvino"]
+    assert found.left_out["litert"] == staging.ON_REQUEST
     assert staging.ON_REQUEST in (out / bundle.CARD).read_text()
 
 
@@ -191,7 +191,7 @@ def test_an_export_promises_only_what_it_holds(folder, tmp_path):
     left_out = staging.export(folder, tmp_path / "out", without=["litert"])
     assert left_out["litert"] == staging.ON_REQUEST
     found = read_agreement(tmp_path / "out")
-    assert list(found["runtimes"]) == ["keras", "keras-folder", "onnx"]
+    assert list(found.runtimes) == ["keras", "keras-folder", "onnx"]
     assert "### LiteRT" not in (tmp_path / "out" / bundle.CARD).read_text()
     change_agreement(folder, lambda found: found["files"].update({bundle.ONNX: "0" * 64}))
     staging.export(folder, tmp_path / "changed")
@@ -208,22 +208,19 @@ def test_what_was_never_verified_is_not_published(bundle_2, tmp_path):
 
 def test_a_runtime_that_disagrees_is_not_published(folder, tmp_path):
     """Above 1e-4 in a probability nothing goes out, whoever asks."""
-    found = read_agreement(folder)
-    found["runtimes"]["litert"]["same_tensor"]["probability"] = 2e-4
-    assert len(failures(found)) == 1
-    (folder / bundle.AGREEMENT).write_text(json.dumps(found))
+    change_agreement(folder, lambda found: found["runtimes"]["litert"]["same_tensor"].update(probability=2e-4))
+    assert len(failures(read_agreement(folder))) == 1
     with pytest.raises(BundleError, match=r"LiteRT.*: probability differs from Keras by .*more than 0\.0001"):
         staging.prepare(folder, tmp_path / "out", "tester/tiny")
 
 
 def test_evidence_is_held_to_its_own_size(folder):
     """Cells of ±20 logits are rounded at their size; the limit grows with the largest cell."""
-    found = read_agreement(folder)
-    limit = 1e-4 * max(1, found["largest_evidence"])
-    row = found["runtimes"]["onnx"]["same_tensor"]
+    limit = 1e-4 * max(1, read_agreement(folder).largest_evidence)
     for factor, wrong in ((0.9, 0), (1.1, 1)):
-        row["evidence"] = factor * limit
-        assert len(failures(found)) == wrong
+        far = {"evidence": factor * limit}
+        change_agreement(folder, lambda found, far=far: found["runtimes"]["onnx"]["same_tensor"].update(far))
+        assert len(failures(read_agreement(folder))) == wrong
 
 
 def test_what_changed_since_it_was_verified_is_not_published(folder, tmp_path):
@@ -264,7 +261,7 @@ def test_a_photo_that_a_library_cannot_read_is_counted():
     files[1] = np.nan
     rows = {"keras": some_answers(), "litert": some_answers(files=files)}
     row = verify._row(FORMATS["litert"], rows, 3)
-    assert row["same_file"]["unread"] == 1 and row["same_file"]["probability"] == 0
+    assert row.same_file.unread == 1 and row.same_file.probability == 0
     rows["litert"] = some_answers(files=np.full((5, 2), np.nan))
     with pytest.raises(BundleError, match="LiteRT could read none of the photos"):
         verify._row(FORMATS["litert"], rows, 3)
@@ -351,6 +348,6 @@ def test_a_large_photo_is_taken_as_it_is(bundle_2, photo_files, tmp_path):
     pictures = verify._Pictures(
         [photo_files / "1.jpg", large], ImageClassifier.from_pretrained(bundle_2)._runner, tmp_path
     )
-    assert pictures.largest == {"width": 4100, "height": 3000, "enlarged": False}
+    assert pictures.largest == LargestPhoto(4100, 3000, enlarged=False)
     assert pictures.files[2] == large and pictures.count == 2
     assert np.load(pictures.tensors).shape == (4, 32, 32, 3)
