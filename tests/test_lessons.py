@@ -20,6 +20,8 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw
 from typer.testing import CliRunner
@@ -383,6 +385,11 @@ def test_every_refusal_that_the_page_explains(own, tmp_path):
         for path in put(photos, ["a", "b"], 2).rglob("*.png"):
             path.write_bytes(b"no picture")
 
+    def table(photos: Path) -> None:
+        photos.mkdir(parents=True)
+        cells = [{"bytes": encode(draw(k, k), "PNG"), "path": None} for k in range(2)]
+        pq.write_table(pa.table({"image": cells, "title": ["a", "b"]}), photos / "train.parquet")
+
     reader, _ = own
     more = with_photos("more", lambda photos: shutil.copytree(reader.folder / "my photos", photos))
     shutil.copytree(reader.folder / "runs", more / "runs")
@@ -392,6 +399,9 @@ def test_every_refusal_that_the_page_explains(own, tmp_path):
         refusal(tmp_path, *fit[:2]),
         refusal(with_photos("empty", lambda photos: photos.mkdir(parents=True)), *fit),
         refusal(with_photos("flat", lambda photos: put(photos, ["."], 2)), *fit),
+        refusal(with_photos("nested", lambda photos: put(photos, ["cat/siamese", "dog/poodle"], 2)), *fit),
+        refusal(with_photos("extra", lambda photos: put(photos, ["train/a", "train/b", "extra/a"], 2)), *fit),
+        refusal(with_photos("table", table), *fit),
         refusal(with_photos("broken", broken), *fit),
         refusal(few, *fit, "--set", "validation_share=0.01"),
         refusal(more, *fit, "--run", "runs/mine", *reader.extra["training", "fit"]),
