@@ -39,20 +39,20 @@ class Knob:
 ALWAYS = {
     "data": Knob(REQUIRED, None, "the pictures: a folder, or a data set's name on the Hub", searched=False),
     "size": Knob(REQUIRED, (16, 1024), "side in pixels of the square that pictures are resized to", searched=False),
-    "seed": Knob(0, (0, 2**32 - 1), "of everything that is random", searched=False),
+    "seed": Knob(0, (0, 2**32 - 1), "start value of all random numbers", searched=False),
     "validation_share": Knob(0.1, (0.01, 0.5), "share of the pictures that epochs are chosen on; "
                              "not used where the data set has its own validation split", searched=False),
     "test_share": Knob(0.1, (0.0, 0.5), "share of the pictures for the final score; "
                        "not used where the data set has its own test split", searched=False),
     "own_validation": Knob(True, None, "use the validation split that the data set has; False: put it together with "
                            "the training pictures, and draw another", searched=False),
-    "train_photos": Knob(0, (0, 10**9), "at most this many training pictures; 0 is all", searched=False),
-    "validation_photos": Knob(0, (0, 10**9), "at most this many validation pictures; 0 is all", searched=False),
-    "test_photos": Knob(0, (0, 10**9), "at most this many test pictures; 0 is all", searched=False),
+    "train_photos": Knob(0, (0, 10**9), "at most this many training pictures; 0 means all", searched=False),
+    "validation_photos": Knob(0, (0, 10**9), "at most this many validation pictures; 0 means all", searched=False),
+    "test_photos": Knob(0, (0, 10**9), "at most this many test pictures; 0 means all", searched=False),
 }  # fmt: skip
 TRAINING = {
     "optimizer": Knob("adamw", ("adamw", "adam", "sgd", "rmsprop"), "the rule by which the weights move"),
-    "momentum": Knob(0.9, (0.0, 0.9999), "of sgd (Nesterov's) and rmsprop"),
+    "momentum": Knob(0.9, (0.0, 0.9999), "momentum of sgd (Nesterov's) and rmsprop"),
     "learning_rate": Knob(1e-3, (0.0, 10.0), "size of the steps, at its highest"),
     "schedule": Knob("cosine", ("cosine", "triangle", "constant"), "how the rate falls after the warm-up: along half a "
                      "cosine to 0, in a straight line to 0, or not at all"),
@@ -65,9 +65,10 @@ TRAINING = {
     "label_smoothing": Knob(0.0, (0.0, 0.9), "share of the target that is spread evenly over all labels"),
     "class_weights": Knob("equal", ("equal", "balanced"), "balanced: all labels count the same in the loss, however "
                           "few pictures one has"),
-    "average_decay": Knob(0.0, (0.0, 1.0), "weights are averaged over about the last 1 / (1 - this) steps; 0 is not"),
+    "average_decay": Knob(0.0, (0.0, 1.0), "average the weights over about the last 1 / (1 - this) steps; "
+                           "0 means no average"),
     "plateau_patience": Knob(0, (0, 10_000), "epochs without a better validation log loss before the rate is lowered; "
-                             "0 is never"),
+                             "0 means never"),
     "plateau_factor": Knob(0.5, (0.01, 0.99), "the rate is then multiplied by this"),
     "patience": Knob(1000, (1, 10_000), "epochs without a better validation log loss before training stops"),
     "dropout": Knob(0.0, (0.0, 0.95), "share of the features that is left out at random: after each block of a small "
@@ -83,7 +84,7 @@ AUGMENTATION = {
     "contrast": Knob(0.0, (0.0, 1.0), "multiply the contrast by 1 - this to 1 + this"),
     "saturation": Knob(0.0, (0.0, 1.0), "multiply the strength of colours by 1 - this to 1 + this"),
     "sharpness": Knob(0.0, (0.0, 1.0), "blur or sharpen half of the pictures, by 1 - this to 1 + this"),
-    "jpeg": Knob(0, (0, 95), "lowest JPEG quality, for a third of the pictures; 0 is none"),
+    "jpeg": Knob(0, (0, 95), "lowest JPEG quality, for a third of the pictures; 0 means none"),
     "zoom": Knob(0.0, (0.0, 0.9), "enlarge or shrink by a factor of 1 - this to 1 + this"),
     "shift": Knob(0.0, (0.0, 0.9), "move by up to this share of the side, along each axis"),
     "shear": Knob(0.0, (0.0, 60.0), "slant the columns by up to this many degrees, either way"),
@@ -100,7 +101,7 @@ BACKBONE = {
     "inverse_regularisation": Knob([0.01, 0.1, 1.0], None, "strengths to try for the logistic regression of stage 1; "
                                    "smaller holds the weights back more"),
     "freeze": Knob(None, None, "layers that stage 2 leaves as they are, counted from the picture on: a share of them, "
-                   "or the name of the last one; None is none"),
+                   "or the name of the last one; None means none"),
     "live_batch_norm": Knob(False, None, "train batch normalisation too, and let its statistics move"),
 }  # fmt: skip
 NETWORK = {
