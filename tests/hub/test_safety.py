@@ -358,7 +358,7 @@ def test_weights_are_numbers(tmp_path):
     pair = np.zeros(2, [("a", "f4"), ("b", "f4")])
     for value in (["text"] * 3, h5py.Empty(h5py.ref_dtype), pair, np.dtype("f8")):
         content = weights(lambda file, value=value: file.__setitem__("attack", value))
-        refused(keras_file(tmp_path / "model.keras", members(model__weights__h5=content)), "no array of numbers")
+        refused(keras_file(tmp_path / "model.keras", members(model__weights__h5=content)), "not an array of numbers")
     for broken in (b"", b"no HDF5", weights()[:900]):
         refused(keras_file(tmp_path / "model.keras", members(model__weights__h5=broken)), "broken weights")
 
