@@ -35,6 +35,7 @@ lint: $(STAMPS)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo --no-cache
+	$(BIN)/mypy
 
 train: $(STAMPS)/training
 	$(BIN)/python -m training fit cats_vs_dogs_mobilenetv2 $(ARGS)
@@ -50,7 +51,7 @@ screenshot: $(STAMPS)/dev
 	$(BIN)/python -m tests.browser.screenshot $(ARGS)
 
 clean:
-	rm -rf .venv .venv-* .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf .venv .venv-* .pytest_cache .ruff_cache .mypy_cache build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMPS)/app: requirements.txt | $(STAMPS)

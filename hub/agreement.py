@@ -165,7 +165,7 @@ def _json(part: Any) -> Any:
 
 def _is_agreement(found: Mapping[str, Any]) -> bool:
     def numbers(part: object, *names: str) -> bool:
-        values = [part.get(name) if isinstance(part, dict) else None for name in names]
+        values: list[Any] = [part.get(name) if isinstance(part, dict) else None for name in names]
         return all(type(value) in (int, float) and math.isfinite(value) for value in values)
 
     def texts(part: object) -> bool:

@@ -34,7 +34,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -183,7 +183,8 @@ def _matches(item: str) -> Found:
     ending = os.path.splitext(item)[1]
     by_name = ending and not _is_pattern(ending)
     meant = set(Path(item).parts)
-    named, looked_at = [], []
+    named: list[Path] = []
+    looked_at: list[Path] = []
     for match in sorted(glob.glob(item, recursive=True)):
         if any(_is_litter(part) for part in set(Path(match).parts) - meant):
             continue
@@ -315,7 +316,8 @@ def answers(
         decode: makes the uint8 tensor (size, size, 3) of a path and the size, or raises an ImageError; runs in threads.
         predict: answers a list of such tensors; None is the classifier's own.
     """
-    paths, predict = list(paths), predict or classifier.predict
+    paths = list(paths)
+    ask: Callable[[list[np.ndarray]], list[Prediction]] = predict or classifier.predict
     pool = ThreadPoolExecutor(DECODERS)
 
     def start(begin: int) -> list[Future]:
@@ -326,7 +328,7 @@ def answers(
             ahead = start(0)
             for begin in range(0, len(paths), BATCH):
                 tensors, ahead = ahead, start(begin + BATCH)
-                batch = _answer(predict, paths[begin : begin + BATCH], [one.result() for one in tensors])
+                batch = _answer(ask, paths[begin : begin + BATCH], [one.result() for one in tensors])
                 yield batch
                 bar.update(len(batch))
     finally:
@@ -381,7 +383,7 @@ def columns(classifier: ImageClassifier, *, evidence: bool = True) -> list[str]:
 
 def row(answer: Answer, names: list[str], labels: list[str]) -> dict:
     """Return one picture's values by column: text, floats, nested lists, and None for what there is not."""
-    values = {"file": text_of(answer.file), "error": answer.error}
+    values: dict[str, Any] = {"file": text_of(answer.file), "error": answer.error}
     if answer.prediction is not None:
         found = answer.prediction
         values |= {"label": found.label, "probability": float(found.probabilities.max())}

@@ -70,8 +70,8 @@ def read_json(folder: Path, name: str) -> dict:
 def json_text(content: dict, name: str) -> str:
     """Return JSON that people read too; numpy's numbers become plain ones, NaN is refused with the file's name."""
     try:
-        style = {"indent": 2, "ensure_ascii": False, "allow_nan": False}
-        return json.dumps(content, default=lambda value: value.tolist(), **style) + "\n"
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, default=lambda value: value.tolist())
+        return f"{text}\n"
     except (ValueError, TypeError, AttributeError) as error:
         raise BundleError(f"{name} cannot be written ({error}); give plain, finite numbers.") from error
 

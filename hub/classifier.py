@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from hub.formats import Runner, batched, find_format
 from hub.formats.foreign import as_classifier, refuse_probabilities
 from hub.formats.keras import KerasRunner, load, make_portable
 from hub.formats.onnx import OnnxRunner, outputs_of, to_onnx
-from hub.images import to_tensor
+from hub.images import Picture, to_tensor
 from hub.publishing import staging
 from hub.scores import softmax
 
@@ -88,11 +88,13 @@ class ImageClassifier:
         """
         chosen = find_format(runtime)
         name = os.fspath(bundle.DEFAULT if name_or_folder is None else name_or_folder)
-        folder, download = Path(name).expanduser(), None
+        folder = Path(name).expanduser()
+        download: dict[str, Any] | None = None
         if not name or not folder.is_dir():
             refuse_path(name, name_or_folder)
-            download = {"repo_id": name, "token": token, "cache_dir": cache_dir}
-            download["local_files_only"] = local_files_only
+            download = {
+                "repo_id": name, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only,
+            }  # fmt: skip
             files = [bundle.CONFIG, *chosen.reads]
             folder = remote.download(revision=revision, files=files, force_download=force_download, **download)
         display = name if download else folder.resolve().name
@@ -103,7 +105,7 @@ class ImageClassifier:
 
     @classmethod
     def from_keras(
-        cls, model: keras.Model, labels: list[str], *, evidence_scale: float | None = None, **extra_config
+        cls, model: keras.Model, labels: list[str], *, evidence_scale: float | None = None, **extra_config: Any
     ) -> ImageClassifier:
         """Convert a Keras classifier.
 
@@ -134,12 +136,12 @@ class ImageClassifier:
     @property
     def revision(self) -> str | None:
         """The commit that a model of the Hub was loaded at; None for a folder and for a model just made."""
-        return self.folder.name if self._download else None
+        return self.folder.name if self._download and self.folder else None
 
     @property
     def evidence_scale(self) -> float | None:
         """The value in logits at which a shown map has its full colour, the same for every photo."""
-        return self.config.evidence and self.config.evidence.scale
+        return self.config.evidence.scale if self.config.evidence else None
 
     def set_evidence_scale(self, scale: float) -> None:
         """Write `hub.heatmaps.fixed_scale` of the validation photos down in the config, in logits."""
@@ -151,7 +153,7 @@ class ImageClassifier:
 
     # ---- answering
 
-    def __call__(self, images, top_k: int | None = 5) -> list[dict] | list[list[dict]]:
+    def __call__(self, images: Picture | list | tuple, top_k: int | None = 5) -> list[dict] | list[list[dict]]:
         """Answer like a transformers image-classification pipeline.
 
         Args:
@@ -165,7 +167,11 @@ class ImageClassifier:
             return [self._ranking(prediction, top_k) for prediction in self.predict(images)]
         return self._ranking(self.predict(images), top_k)
 
-    def predict(self, images) -> Prediction | list[Prediction]:
+    @overload
+    def predict(self, images: Picture) -> Prediction: ...
+    @overload
+    def predict(self, images: list | tuple) -> list[Prediction]: ...
+    def predict(self, images: Picture | list | tuple) -> Prediction | list[Prediction]:
         """Return the Prediction of one picture, or of each in a list, from one forward pass (32 at a time).
 
         Raises:
@@ -241,7 +247,7 @@ class ImageClassifier:
             metrics["agreement"] = self._agreement(photos)
         elif self.folder is None:
             raise BundleError(f"{self.name} was never checked; give save_pretrained photos to compare on.")
-        with bundle.replacing(folder) as new:
+        with bundle.replacing(Path(folder)) as new:
             self._write_keras(new / bundle.KERAS)
             self._write_onnx(new / bundle.ONNX)
             bundle.write_json(new, bundle.CONFIG, self.config.to_json())
@@ -296,7 +302,7 @@ class ImageClassifier:
         folder = self.folder
         if self._download:
             folder = remote.download(revision=folder.name, files=remote.WHOLE, **self._download)
-        options = {"private": private, "revision": revision, "create_pr": create_pr}
+        options: dict[str, Any] = {"private": private, "revision": revision, "create_pr": create_pr}
         with tempfile.TemporaryDirectory() as aside:
             staged = staging.prepare(folder, Path(aside), repo_id, without=without)
             return remote.push(staged, repo_id, commit_message=commit_message, token=token, **options)
@@ -321,8 +327,9 @@ class ImageClassifier:
         else:
             import keras
 
+            model = self.to_keras()
             # Built anew from the same tensors, it was never compiled: the file has no optimizer state.
-            keras.Model(self._keras.input, self._keras.output, name=self._keras.name).save(target)
+            keras.Model(model.input, model.output, name=model.name).save(target)
         make_portable(target)
         safety.check_keras(target)  # what would not be loaded is not saved
 
@@ -331,7 +338,8 @@ class ImageClassifier:
             bundle.copy(self._file(bundle.ONNX), target)
         else:
             target.parent.mkdir()
-            target.write_bytes(self._runner.content)
+            runner = cast("OnnxRunner", self._runner)  # what `from_keras` answers from
+            target.write_bytes(runner.content)
 
     def _keep_agreement(self, new: Path) -> None:
         """Take agreement.json along if what it was measured on is what was written."""
@@ -353,11 +361,17 @@ class ImageClassifier:
 
     def fetch_record(self) -> None:
         """Have what is known of a Hub model in its folder: metrics, predictions, agreement, card and figures."""
-        if self._download:
+        if self._download and self.folder:
             remote.download(revision=self.folder.name, files=remote.RECORD, **self._download)
+
+    def holds(self, name: str) -> bool:
+        """Whether a file of the bundle is in its folder; what a model of the Hub has may not be there yet."""
+        return self.folder is not None and (self.folder / name).exists()
 
     def _file(self, name: str) -> Path:
         """Return the path of a file of the bundle, fetched from the same revision for a model of the Hub."""
+        if self.folder is None:
+            raise BundleError(f"{self.name} is not saved in a folder yet; use save_pretrained.")
         path = self.folder / name
         if not path.exists() and self._download:
             return remote.download(revision=self.folder.name, files=[name], **self._download) / name
@@ -366,7 +380,7 @@ class ImageClassifier:
         return path
 
 
-def refuse_path(name: str, given) -> None:
+def refuse_path(name: str, given: object) -> None:
     """Raise if what is no folder is no Hub name either: a mistyped path is not looked up on the web."""
     if given is None:
         raise BundleError("This copy is without the embedded model; name a folder or a model of the Hub.")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -67,7 +68,7 @@ def command(function: Callable, name: str | None = None, group: typer.Typer = ap
 
     @group.command(name)
     @functools.wraps(function)
-    def run(*arguments, **options) -> None:
+    def run(*arguments: Any, **options: Any) -> None:
         try:
             function(*arguments, **options)
         except Refusal as refusal:
@@ -145,8 +146,8 @@ def predict(
         answered = count - len(unreadable)
         if json_:
             outcome = {"out": str(out), "model": classifier.name, "pictures": count, "answered": answered}
-            without = {"unreadable": _failures(unreadable), "skipped": _failures(skipped)}
-            print(json.dumps({**outcome, **without}, ensure_ascii=False))
+            left = {"unreadable": _failures(unreadable), "skipped": _failures(skipped)}
+            print(json.dumps({**outcome, **left}, ensure_ascii=False))
         else:
             without = len(unreadable) + len(skipped)
             print(f"{answered:,} answered by {classifier.name}, {without:,} not; written to {out}.")
@@ -157,7 +158,7 @@ def predict(
         if failed:
             print(title, file=sys.stderr)
             for one in failed:
-                print(f"  {printable(batch.text_of(one.file))}: {printable(one.error)}", file=sys.stderr)
+                print(f"  {printable(batch.text_of(one.file))}: {printable(one.error or '')}", file=sys.stderr)
     if unreadable or skipped:
         raise typer.Exit(1)
 
@@ -284,8 +285,9 @@ def verify(
     _refuse_name(folder, "verify")
     paths = batch.find_pictures(photos)
     places = verification.places(using)
-    options = {"without": without, "also": also, "using": places, "title": title}
-    found = verification.verify(folder, paths, progress=not json_, **options)
+    found = verification.verify(
+        folder, paths, without=without, also=also, using=places, title=title, progress=not json_
+    )
     wrong = failures(found)
     if json_:
         _print_json(found.to_json())
@@ -356,8 +358,14 @@ def push(
     _quiet_hub(json_)
     if not create_pr:  # anybody may propose
         remote.check_access(repo)  # now, not after all formats are written
-    options = {"private": private, "revision": revision, "create_pr": create_pr, "commit_message": message}
-    url = ImageClassifier.from_pretrained(source).push_to_hub(repo, without=without, **options)
+    url = ImageClassifier.from_pretrained(source).push_to_hub(
+        repo,
+        without=without,
+        private=private,
+        revision=revision,
+        create_pr=create_pr,
+        commit_message=message,
+    )
     if json_:
         _print_json({"repo": repo, "url": url})
     else:
@@ -492,7 +500,7 @@ def _check_card(there: bytes, text: str, source: str, *, as_json: bool) -> None:
     same = there == text.encode()
     found = {"has": has[line - 1 : line], "should": should[line - 1 : line]}
     if as_json:
-        lines = {} if same else {"line": line, **{name: (text or [None])[0] for name, text in found.items()}}
+        lines = {} if same else {"line": line, **{name: text[0] if text else None for name, text in found.items()}}
         _print_json({"same": same, **lines})
     if same:
         if not as_json:
@@ -554,5 +562,6 @@ def _print_json(content: dict) -> None:
 def main() -> None:
     """Run a command and exit with its code."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # a terminal may lack letters that a file's name has
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may lack letters that a file's name has
     app(prog_name="python -m hub")

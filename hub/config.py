@@ -167,16 +167,16 @@ def config_of(content: Mapping[str, Any], where: str) -> Config:
 
     if told := other_tools.of_config(content, where):
         raise BundleError(told)
-    names = content.get("id2label")
+    names: Any = content.get("id2label")
     demand(isinstance(names, dict) and len(names) >= 2, "does not name at least two labels under id2label")
-    labels = [names.get(str(index)) for index in range(len(names))] if isinstance(names, dict) else []
+    labels: list[Any] = [names.get(str(index)) for index in range(len(names))]
     named = all(isinstance(label, str) and label.strip() for label in labels)
     demand(named, 'has an id2label that is not {"0": name, "1": name, …}')
     same = len({unicodedata.normalize("NFC", label) for label in labels}) < len(labels)
     demand(not same, "gives two labels the same name")
     faults = [fault for label in labels if (fault := label_fault(label))]
     demand(not faults, f"has a label with {faults[0] if faults else ''}")
-    size = content.get("image_size")
+    size: Any = content.get("image_size")
     demand(type(size) is int and 1 <= size <= LARGEST_SIDE, f"has no image_size between 1 and {LARGEST_SIDE}")
     same = content.get("preprocessing") == PREPROCESSING
     demand(same, "asks for another preprocessing than this package does")
@@ -185,7 +185,7 @@ def config_of(content: Mapping[str, Any], where: str) -> Config:
     scale = evidence.get("scale", 1.0)
     positive = type(scale) in (int, float) and 0 < scale < float("inf")
     demand(scale is None or positive, "has an evidence scale that is not a positive number")
-    grid = evidence.get("grid")
+    grid: Any = evidence.get("grid")
     cells = isinstance(grid, list) and len(grid) == 2 and all(type(side) is int and 1 <= side <= size for side in grid)
     demand(not evidence or cells, "has an evidence grid that is not two numbers of cells")
     backbone = content.get("backbone")

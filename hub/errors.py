@@ -59,7 +59,7 @@ def printable(text: str, most: int | None = None) -> str:
     return text if most is None or len(text) <= most else f"{text[: most - 30]}…{text[-29:]}"
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of another library's error, short enough for a sentence."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:; ")
     return text if len(text) <= 200 else text[:199] + "…"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import keras
@@ -12,9 +12,9 @@ class Made(NamedTuple):
     """How a tensor of a Keras model came about."""
 
     operation: keras.Operation
-    index: int  # which of the operation's outputs it is
+    index: int  # type: ignore[assignment]  # which of the operation's outputs it is; a tuple's `index` is not used
     inputs: list[keras.KerasTensor]  # none for the model's own input
-    node: object  # the call: its `arguments`, its `outputs`
+    node: Any  # the call: its `arguments`, its `outputs`
 
 
 def made_by(tensor: keras.KerasTensor) -> Made:

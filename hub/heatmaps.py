@@ -127,7 +127,7 @@ def _share(values: np.ndarray, scale: float) -> np.ndarray:
 
 def _covers(share: np.ndarray) -> np.ndarray:
     """Return the colour (..., 3) that a share's sign chooses."""
-    return np.where(share[..., None] > 0, np.float32(POSITIVE), np.float32(NEGATIVE))
+    return np.where(share[..., None] > 0, np.array(POSITIVE, np.float32), np.array(NEGATIVE, np.float32))
 
 
 def _check_scale(scale: float) -> None:

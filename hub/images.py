@@ -18,7 +18,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, BinaryIO, Literal, TypeAlias
 
 import numpy as np
 from PIL import (
@@ -40,7 +40,11 @@ from hub.errors import ImageError, ImageTooLargeError, UnsupportedImageError, pr
 try:
     import pillow_heif
 except ImportError:  # in an interpreter that only runs a format for `hub verify`, and has nothing else installed
-    pillow_heif = None
+    pillow_heif = None  # type: ignore[assignment]
+
+# What a picture may be given as: a path, a file's bytes, a binary file object, a PIL picture, an array (h, w[, c]).
+Picture: TypeAlias = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray
+Box: TypeAlias = tuple[float, float, float, float]  # left, top, right, bottom
 
 MAX_PIXELS = 40_000_000
 # Phones make 50 megapixels, and only JPEG can be decoded at reduced scale.
@@ -133,7 +137,7 @@ class _Refusal(Exception):
         self.sentence, self.error = f"{problem}; {remedy}.", error
 
 
-def open_image(source, *, size: int | None = None) -> Image.Image:
+def open_image(source: Picture, *, size: int | None = None) -> Image.Image:
     """Return a picture upright, in RGB, transparency composited on white, animations as their first frame.
 
     Args:
@@ -150,7 +154,7 @@ def open_image(source, *, size: int | None = None) -> Image.Image:
         return _open(source, size, turn)[0]
 
 
-def to_tensor(source, size: int) -> np.ndarray:
+def to_tensor(source: Picture, size: int) -> np.ndarray:
     """Return `source` (see `open_image`) as a uint8 tensor of shape (size, size, 3).
 
     The picture is squashed, not cropped, with Pillow's antialiased bilinear filter.
@@ -162,7 +166,7 @@ def to_tensor(source, size: int) -> np.ndarray:
         return _squashed(*_open(source, size, turn), size)
 
 
-def to_tensor_and_picture(source, size: int, side: int) -> tuple[np.ndarray, Image.Image]:
+def to_tensor_and_picture(source: Picture, size: int, side: int) -> tuple[np.ndarray, Image.Image]:
     """Return the tensor of `to_tensor`, and the picture itself to look at: from one decode, but for small tensors.
 
     Args:
@@ -176,20 +180,21 @@ def to_tensor_and_picture(source, size: int, side: int) -> tuple[np.ndarray, Ima
     Raises:
         ImageError: as `open_image`.
     """
-    start = source.tell() if hasattr(source, "seek") and not isinstance(source, Image.Image) else None
+    stream: Any = source if hasattr(source, "seek") and not isinstance(source, Image.Image) else None
+    start = stream.tell() if stream is not None else None
     with contextlib.ExitStack() as turn:
         picture, box = _open(source, size, turn)
         tensor = _squashed(picture, box, size)
         if box is None or max(picture.size) >= side:
             return tensor, _shrunk(picture, box, side)
     # It was reduced as far as a small tensor allows: once more for the eye, when the turn of a large picture is over.
-    if start is not None:
-        source.seek(start)
+    if stream is not None:
+        stream.seek(start)
     with contextlib.ExitStack() as turn:
         return tensor, _shrunk(*_open(source, -(-side // DRAFT_MARGIN), turn), side)
 
 
-def _shrunk(picture: Image.Image, box: tuple[float, ...] | None, side: int) -> Image.Image:
+def _shrunk(picture: Image.Image, box: Box | None, side: int) -> Image.Image:
     """Return a picture, or the box of it, with a longer side of at most `side` pixels."""
     width, height = (picture.width, picture.height) if box is None else (box[2] - box[0], box[3] - box[1])
     scale = min(1, side / max(width, height))
@@ -200,7 +205,7 @@ def _shrunk(picture: Image.Image, box: tuple[float, ...] | None, side: int) -> I
     return picture.resize(shown, Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
 
 
-def _squashed(picture: Image.Image, box: tuple[float, ...] | None, size: int) -> np.ndarray:
+def _squashed(picture: Image.Image, box: Box | None, size: int) -> np.ndarray:
     return np.array(picture.resize((size, size), Image.Resampling.BILINEAR, box=box))
 
 
@@ -252,7 +257,7 @@ def pixel_hash(image: Image.Image) -> str:
     return digest.hexdigest()
 
 
-def _open(source, size: int | None, turn: contextlib.ExitStack) -> tuple[Image.Image, tuple[float, ...] | None]:
+def _open(source: Picture, size: int | None, turn: contextlib.ExitStack) -> tuple[Image.Image, Box | None]:
     """Return the upright RGB picture and, where it was decoded at reduced scale, the box it fills.
 
     A large picture waits for its turn, which lasts until `turn` is closed.
@@ -270,10 +275,11 @@ def _open(source, size: int | None, turn: contextlib.ExitStack) -> tuple[Image.I
         raise ImageError(f"{name_of(source)} {problem}; {_COPY_AGAIN}.") from error
 
 
-def name_of(source) -> str:
+def name_of(source: object) -> str:
     """Return what to call a source (see `open_image`) in a sentence: a base name, never a folder."""
     if isinstance(source, np.ndarray):
         return "The array"
+    name: Any
     if isinstance(source, str | os.PathLike):
         name = source
     else:
@@ -285,7 +291,7 @@ def name_of(source) -> str:
     return printable(name, most=80) or "The picture"
 
 
-def _decode(source, size: int | None, turn: contextlib.ExitStack) -> tuple[Image.Image, int, tuple[float, ...] | None]:
+def _decode(source: Picture, size: int | None, turn: contextlib.ExitStack) -> tuple[Image.Image, int, Box | None]:
     """Return the decoded picture in any mode, its EXIF orientation (1-8) and its box as `_open` does."""
     if isinstance(source, np.ndarray):
         return _from_array(source), 1, None
@@ -338,7 +344,7 @@ def _lazy_bytes(image: Image.Image) -> bytes | None:
     """
     with _lazy_file:
         stream = getattr(image, "fp", None) if image.format in _FORMATS else None
-        if stream is None or image.tell() != 0 or image.decoderconfig:
+        if stream is None or image.tell() != 0 or getattr(image, "decoderconfig", None):
             return None
         try:
             position = stream.tell()
@@ -363,7 +369,7 @@ def _from_pil(image: Image.Image) -> Image.Image:
     return image
 
 
-def _bytes(source) -> bytes:
+def _bytes(source: Any) -> bytes:
     """Return the content of a path, a file object or something like bytes."""
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(source)
@@ -377,7 +383,7 @@ def _bytes(source) -> bytes:
     return _stream_bytes(source)
 
 
-def _file_bytes(path) -> bytes:
+def _file_bytes(path: str | os.PathLike) -> bytes:
     """Return the content of a regular file."""
     if re.match(r"(https?|ftp|data):", os.fsdecode(path)):
         raise _Refusal("is a web address", "download it and pass the file")
@@ -399,7 +405,7 @@ def _file_bytes(path) -> bytes:
         raise _Refusal(f"cannot be read ({error.strerror})", "check the path and the disk") from error
 
 
-def _stream_bytes(stream) -> bytes:
+def _stream_bytes(stream: BinaryIO) -> bytes:
     """Return the content of a binary file object from its start (from where it stands if it cannot seek)."""
     try:
         if callable(getattr(stream, "seek", None)):
@@ -416,7 +422,7 @@ def _stream_bytes(stream) -> bytes:
 # ---------------------------------------------------------------- what the bytes are
 
 
-def _from_bytes(data: bytes, size: int | None) -> tuple[Image.Image, int, tuple[float, ...] | None]:
+def _from_bytes(data: bytes, size: int | None) -> tuple[Image.Image, int, Box | None]:
     """Decode the content of a file; returns what `_decode` does."""
     if not data:
         raise _Refusal("is empty (0 bytes)", _COPY_AGAIN)
@@ -480,8 +486,9 @@ def recognise(head: bytes) -> tuple[Literal["read", "picture", "other"], str]:
     """
     if found := _format(head):
         return "read", found
-    for sort, kinds in (("picture", _OTHER_PICTURES), ("other", _OTHER_FILES)):
-        for magic, kind in kinds:
+    kinds: dict[Literal["picture", "other"], tuple] = {"picture": _OTHER_PICTURES, "other": _OTHER_FILES}
+    for sort, of_sort in kinds.items():
+        for magic, kind in of_sort:
             if head.startswith(magic):
                 return sort, f"{kind}, which is not read"
     if head[4:8] == b"ftyp":
@@ -576,7 +583,7 @@ def _exif_orientation(exif: bytes | None) -> int:
 # ---------------------------------------------------------------- JPEG (ITU-T T.81)
 
 
-def _from_jpeg(data: bytes, size: int | None) -> tuple[Image.Image, int, tuple[float, ...] | None]:
+def _from_jpeg(data: bytes, size: int | None) -> tuple[Image.Image, int, Box | None]:
     """Decode a JPEG, at reduced scale where `size` allows it; returns what `_decode` does."""
     kept, exif, scan = [b"\xff\xd8"], None, None
     for marker, start, end in _jpeg_segments(data):
@@ -618,7 +625,7 @@ _ANY_SCAN_DATA = b"".join(
 )
 
 
-def _load_jpeg(data: bytes, size: int | None) -> tuple[Image.Image, tuple[float, ...] | None]:
+def _load_jpeg(data: bytes, size: int | None) -> tuple[Image.Image, Box | None]:
     """Decode a JPEG without metadata at the smallest scale that suits `size`; returns it and its box."""
     image = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
     full_size = image.size
@@ -627,12 +634,12 @@ def _load_jpeg(data: bytes, size: int | None) -> tuple[Image.Image, tuple[float,
     reduced = image.size != full_size
     image.load()
     image.info = {"reduced": True} if reduced else {}
-    return image, draft[1] if reduced else None
+    return image, draft[1] if draft and reduced else None
 
 
 def _last_pixel(image: Image.Image) -> tuple[int, ...]:
     """Return the bands of the pixel at the bottom right."""
-    pixel = image.getpixel((image.width - 1, image.height - 1))
+    pixel: Any = image.getpixel((image.width - 1, image.height - 1))
     return pixel if isinstance(pixel, tuple) else (pixel,)
 
 
@@ -696,7 +703,8 @@ def _from_png(data: bytes) -> tuple[Image.Image, int]:
 
     Of an animation it takes the picture that readers without animations show, as a rule its first frame.
     """
-    kept, exif, key, header = [data[:8]], None, None, None
+    kept, exif, key = [data[:8]], None, None
+    header: Any = None
     for kind, start, end in _png_chunks(data):
         body = data[start + 8 : end - 4]
         if (header is None) != (kind == b"IHDR"):  # it comes first, and once
@@ -760,7 +768,7 @@ def _set_transparent_colour(image: Image.Image, key: bytes, depth: int) -> None:
 def _from_gif(data: bytes) -> Image.Image:
     """Decode the first frame of a GIF on its canvas; what the frame does not cover is transparent."""
     (left, top, right, bottom), data = _gif_frame(data)
-    image = _loaded(GifImagePlugin.GifImageFile(io.BytesIO(data)))
+    image: Image.Image = _loaded(GifImagePlugin.GifImageFile(io.BytesIO(data)))
     if (left, top, right, bottom) == (0, 0, *image.size):
         return image
     image = image.convert("RGBA")
@@ -835,7 +843,7 @@ def _webp_size(data: bytes) -> tuple[int, int]:
 
 def _from_bmp(data: bytes) -> Image.Image:
     """Decode an uncompressed BMP."""
-    image = BmpImagePlugin.BmpImageFile(io.BytesIO(data))
+    image: Any = BmpImagePlugin.BmpImageFile(io.BytesIO(data))
     _check_size(*image.size)
     decoder, _, offset, arguments = image.tile[0]
     if decoder != "raw":  # Pillow unpacks run lengths in Python: minutes for a big picture
@@ -866,7 +874,8 @@ def _from_heic(data: bytes) -> Image.Image:
         raise _unsupported("is a HEIC picture", "pip install pillow-heif, or save it as JPEG")
     _check_boxes(data)
     heic = pillow_heif.open_heif(_plain_heic(data))
-    _check_size(*heic.size, MAX_HEIC_PIXELS)
+    width, height = heic.size
+    _check_size(width, height, MAX_HEIC_PIXELS)
     return heic.to_pillow()
 
 
@@ -1113,7 +1122,7 @@ def _from_tiff(data: bytes) -> tuple[Image.Image, int]:
     directory, head = _tiff_directory(tags, changed, len(data) + len(data) % 2)
     plain = b"".join([head, data[8:], b"\0" * (len(data) % 2), directory])
     try:
-        image = TiffImagePlugin.TiffImageFile(io.BytesIO(plain))
+        image: Any = TiffImagePlugin.TiffImageFile(io.BytesIO(plain))
     except SyntaxError as error:
         raise _unsupported("is a TIFF of a kind that is not read") from error
     _check_size(*image.size)
@@ -1226,7 +1235,7 @@ _JP2_START = b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0\0\0\x14ftypjp2 \0\0\0\0jp2 "
 _JP2_HEADER = {b"ihdr", b"bpcc", b"colr", b"pclr", b"cmap", b"cdef"}  # what says how colours are stored
 
 
-def _from_jp2(data: bytes, size: int | None) -> tuple[Image.Image, tuple[float, ...] | None]:
+def _from_jp2(data: bytes, size: int | None) -> tuple[Image.Image, Box | None]:
     """Decode a JPEG 2000 at the smallest scale that suits `size`; returns it and its box."""
     header, stream = _jp2_parts(data)
     code = _Codestream(data, *stream)
@@ -1242,7 +1251,7 @@ def _from_jp2(data: bytes, size: int | None) -> tuple[Image.Image, tuple[float, 
         plain += struct.pack(">I4s", 8 + stream[1] - stream[0], b"jp2c")
     else:
         plain = b""
-    image = Jpeg2KImagePlugin.Jpeg2KImageFile(io.BytesIO(plain + data[slice(*stream)]))
+    image: Any = Jpeg2KImagePlugin.Jpeg2KImageFile(io.BytesIO(plain + data[slice(*stream)]))
     halvings = 0
     if size and not code.shifted:
         while halvings < code.levels and min(width, height) >> (halvings + 1) >= DRAFT_MARGIN * size:
@@ -1390,7 +1399,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         raise _Refusal("holds 32-bit integers, whose range is unknown", "convert it to 8 bits first")
     elif image.mode == "LAB":
         image = _from_lab(image)
-    reduced = {"reduced": True} if "reduced" in image.info else {}
+    reduced: dict[str | tuple[int, int], Any] = {"reduced": True} if "reduced" in image.info else {}
     if _is_transparent(image):
         image = _on_white(image)
     else:
@@ -1420,7 +1429,9 @@ def _from_lab(image: Image.Image) -> Image.Image:
     from PIL import ImageCms  # needs Pillow built with Little CMS
 
     lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-    return ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+    converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+    assert converted is not None  # only in place it returns nothing
+    return converted
 
 
 def _is_transparent(image: Image.Image) -> bool:
@@ -1446,9 +1457,7 @@ def _on_white(image: Image.Image) -> Image.Image:
     return white
 
 
-def _upright(
-    image: Image.Image, orientation: int, box: tuple[float, ...] | None
-) -> tuple[Image.Image, tuple[float, ...] | None]:
+def _upright(image: Image.Image, orientation: int, box: Box | None) -> tuple[Image.Image, Box | None]:
     """Turn a picture as its EXIF orientation says, and the box (left, top, right, bottom) with it."""
     if orientation == 1:
         return image, box

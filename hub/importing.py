@@ -67,9 +67,8 @@ def import_model(
             f"{source} does not say what pixels it was trained on; give --pixels 0..255 where it takes them as they "
             "are, 0..1 where they were divided by 255, or -1..1."
         )
-    names = _labels(labels)
     loaded = keras_format.load(source) if source.suffix.lower() == ".keras" else h5.load(source)
-    classifier = ImageClassifier.from_keras(_scaled(loaded, PIXELS[pixels], out.name), names)
+    classifier = ImageClassifier.from_keras(_scaled(loaded, PIXELS[pixels], out.name), _labels(labels))
     size = classifier.image_size
     tensors = np.stack([to_tensor(path, size) for path in photos] or list(drawn(CHECKED, size)))
     classifier.save_pretrained(out, photos=tensors)

@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -56,8 +56,9 @@ class Predictions:
 
     def take(self, rows: np.ndarray) -> Predictions:
         """The pictures at these rows (indices or a mask), in that order."""
-        arrays = {name: getattr(self, name) for name in ("hashes", "splits", "labels", "logits", "evidence")}
-        return replace(self, **{name: None if array is None else array[rows] for name, array in arrays.items()})
+        evidence = None if self.evidence is None else self.evidence[rows]
+        hashes, splits, labels = self.hashes[rows], self.splits[rows], self.labels[rows]
+        return Predictions(hashes, splits, labels, self.logits[rows], evidence, self.label_names)
 
     def subset(self, split: str) -> Predictions:
         """The pictures of one split."""
@@ -237,7 +238,7 @@ def _claimed(metrics: dict, split: str) -> dict:
     return block if isinstance(block, dict) else {}
 
 
-def _number(value: object) -> float | None:
+def _number(value: Any) -> float | None:
     fine = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return float(value) if fine else None
 

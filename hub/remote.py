@@ -10,10 +10,10 @@ import errno
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hub import bundle
 from hub.errors import BundleError, StorageError, first_line
@@ -33,7 +33,7 @@ LARGEST = 4 * 10**9  # bytes of one download: the formats of one model, none bey
 LOCAL_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 
 
-def download(repo_id: str, *, files: list[str], revision: str | None = None, **options) -> Path:
+def download(repo_id: str, *, files: list[str], revision: str | None = None, **options: Any) -> Path:
     """Fetch some files of a Hub model, or find them in the cache.
 
     Args:
@@ -52,7 +52,7 @@ def download(repo_id: str, *, files: list[str], revision: str | None = None, **o
     """
     from huggingface_hub import errors, snapshot_download
 
-    commit = unlisted = None
+    commit, unlisted = None, None
     if not options.get("local_files_only"):
         try:
             commit = _look_at_list(repo_id, files, revision, options.get("token")).sha
@@ -65,8 +65,8 @@ def download(repo_id: str, *, files: list[str], revision: str | None = None, **o
     try:
         folder = Path(snapshot_download(repo_id, allow_patterns=files, revision=revision, **options))
     except Exception as error:
-        told = isinstance(unlisted, errors.HfHubHTTPError | errors.LocalTokenNotFoundError)
-        raise _download_refusal(unlisted if told else error, repo_id, revision) from error
+        told = unlisted if isinstance(unlisted, errors.HfHubHTTPError | errors.LocalTokenNotFoundError) else error
+        raise _download_refusal(told, repo_id, revision) from error
     if commit not in (None, folder.name):
         raise BundleError(f"{repo_id} was changed while it was loaded; load it again.")
     _verify(folder, repo_id)
@@ -194,7 +194,7 @@ def pushing(repo_id: str, *, mend: str = "render it again") -> Iterator[None]:
 def commit_files(
     api: HfApi,
     repo_id: str,
-    files: dict[str, Path | bytes],
+    files: Mapping[str, Path | bytes],
     is_ours: Callable[[str], bool],
     message: str,
     *,
@@ -220,7 +220,7 @@ def commit_files(
         api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
     there = api.list_repo_files(repo_id, repo_type=repo_type, revision=revision)
     stale = [name for name in there if is_ours(name) and name not in files]
-    operations = [CommitOperationDelete(name, is_folder=False) for name in stale]
+    operations: list[Any] = [CommitOperationDelete(name, is_folder=False) for name in stale]
     operations += [CommitOperationAdd(name, content) for name, content in files.items()]
     with warnings.catch_warnings():  # predictions.parquet belongs to the model
         warnings.filterwarnings("ignore", "It seems that you are about to commit a data file")
@@ -305,7 +305,7 @@ def _push_refusal(error: Exception, repo_id: str, mend: str) -> BundleError | St
     )
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """The Hub's own words, or the kind of the innermost error and its first line."""
     while isinstance(error, RuntimeError) and error.__cause__:
         error = error.__cause__

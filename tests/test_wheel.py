@@ -90,6 +90,7 @@ def test_the_command_answers(answered):
 def test_every_file_of_the_package_inside(answered):
     """What is no Python, such as the program that asks transformers.js, is there too."""
     here = {path.relative_to(ROOT / "hub") for path in (ROOT / "hub" / "formats").glob("*.*")}
+    here.add(Path("py.typed"))  # so that type checkers of other projects read the annotations
     assert any(path.suffix == ".mjs" for path in here)
     assert all((Path(answered["hub"]).parent / path).is_file() for path in here)
 

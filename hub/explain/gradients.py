@@ -39,7 +39,7 @@ class GradientCam(Cam):
             return f"{self.title} needs {missing[0]}, which is not installed here; pip install keras tensorflow."
         if (backend := _backend()) != "tensorflow":
             return f"{self.title} needs TensorFlow, and Keras runs on {backend} here; set KERAS_BACKEND=tensorflow."
-        at_hand = classifier._keras is not None or classifier._download or (classifier.folder / bundle.KERAS).exists()
+        at_hand = classifier._keras is not None or classifier._download or classifier.holds(bundle.KERAS)
         if not at_hand:
             return f"{self.title} needs {bundle.KERAS}, which {classifier.name} lacks; get it too."
         return None if _may_convolve(classifier) else _no_maps(classifier)
@@ -219,7 +219,7 @@ def _may_convolve(classifier: ImageClassifier) -> bool:
     todo: list = [{"class_name": CONVOLUTION}]
     if classifier._keras is not None:
         todo = [classifier._keras.get_config()]
-    elif (classifier.folder / bundle.KERAS).exists():
+    elif classifier.folder and classifier.holds(bundle.KERAS):
         with suppress(BundleError):  # loading it will say so
             todo = [safety.keras_config(classifier.folder / bundle.KERAS)]
     while todo:

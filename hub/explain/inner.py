@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hub.formats.base import normalised
 from hub.formats.onnx import OnnxRunner
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 # Field numbers, from https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 GRAPH = 7  # of ModelProto
@@ -30,7 +34,7 @@ HEAD = 32  # values looked at before the answer: a head is shorter, and each one
 class InnerMap:
     """The feature maps that go into a classifier's head."""
 
-    def __init__(self, session, name: str, axis: int, channels: int):
+    def __init__(self, session: InferenceSession, name: str, axis: int, channels: int):
         self.session, self.name, self.axis, self.channels = session, name, axis, channels
 
     def __call__(self, photo: np.ndarray) -> np.ndarray:

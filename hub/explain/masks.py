@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from hub.classifier import ImageClassifier
+from hub.errors import BundleError
 from hub.explain.base import Cam, Method, cached_per_classifier, scores
 from hub.explain.inner import InnerMap, find_features
 from hub.formats.onnx import OnnxRunner
@@ -94,7 +95,10 @@ class ScoreCam(Cam):
         return 1 + min(CHANNELS, features.channels if features else 0)
 
     def _weigh(self, classifier: ImageClassifier, photo: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, int]:
-        features = features_of(classifier)(photo)
+        inner = features_of(classifier)
+        if inner is None:  # whoever asks has looked at `lacks`
+            raise BundleError(f"{self.lacks(classifier)}")
+        features = inner(photo)
         features = features[..., np.ptp(features, axis=(0, 1)) > 0]
         features = features[..., np.argsort(-features.var(axis=(0, 1)), kind="stable")[:CHANNELS]]
         if not features.shape[-1]:
@@ -114,4 +118,4 @@ def _masked(photo: np.ndarray, channel: np.ndarray) -> np.ndarray:
 @cached_per_classifier
 def features_of(classifier: ImageClassifier) -> InnerMap | None:
     """Return what reads the feature maps before a classifier's head, opened once; None where there are none."""
-    return find_features(classifier._runner)
+    return find_features(classifier._runner) if isinstance(classifier._runner, OnnxRunner) else None

@@ -293,8 +293,9 @@ def output_of(command: list[str], title: str, **environment: str) -> str:
     """
     environment = {**os.environ, **environment}
     try:
-        options = {"capture_output": True, "text": True, "check": False, "stdin": subprocess.DEVNULL}
-        done = subprocess.run(command, env=environment, **options)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        )
     except OSError as error:
         raise StorageError(f"{title}: {command[0]} cannot be started ({error.strerror}); check the path.") from error
     if done.returncode:

@@ -84,7 +84,7 @@ def _convert(model: keras.Model) -> tuple[Model_pb2.Model, bytes]:
     shape = (1, height, width, channels)
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name="image")])
-    def graph(image):
+    def graph(image: tf.Tensor) -> dict[str, tf.Tensor]:
         return model(image, training=False)
 
     concrete = graph.get_concrete_function()

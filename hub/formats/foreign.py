@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -142,7 +142,7 @@ def _other_input(name: str, shapes: list[tuple]) -> str:
     )
 
 
-def _output(model: keras.Model) -> object:
+def _output(model: keras.Model) -> Any:
     """Return the tensors that a model answers with, as its own graph makes them."""
     import keras
 
@@ -227,7 +227,7 @@ def _before(tensor: keras.KerasTensor) -> tuple[str, int, keras.KerasTensor | No
     return *found[:2], operation(found[2])
 
 
-def _linear(operation, inputs: list, arguments) -> keras.KerasTensor:
+def _linear(operation: keras.Operation, inputs: list, arguments: Any) -> keras.KerasTensor:
     """What goes into an activation: a layer that has both weights and an activation is made anew without the latter."""
     if not getattr(operation, "weights", None):
         return inputs[0]
@@ -266,12 +266,12 @@ def _check_unit(name: str, unit: keras.KerasTensor) -> None:
     return None
 
 
-def _is_unchanging(operation, activation: str) -> bool:
+def _is_unchanging(operation: keras.Operation, activation: str) -> bool:
     name = type(operation).__name__
     return is_stock(operation) and (name in UNCHANGING or (name == "Activation" and activation == "linear"))
 
 
-def _activation(operation) -> str:
+def _activation(operation: keras.Operation) -> str:
     """Return the name of what an operation does to its numbers in the end, in lower case; "linear" for nothing."""
     applied = getattr(operation, "activation", None)
     if applied is None:

@@ -179,7 +179,7 @@ def weights_of(path: Path) -> Counter:
         if isinstance(node, h5py.Dataset) and node.dtype.kind == "f":
             found[node.shape, hashlib.sha256(node[()].tobytes()).hexdigest()] += 1
 
-    source = path
+    source: Path | io.BytesIO = path
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             source = io.BytesIO(archive.read("model.weights.h5"))

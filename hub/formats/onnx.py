@@ -151,7 +151,7 @@ def to_onnx(model: keras.Model) -> bytes:
     pixel_values = tf.TensorSpec((None, channels, height, width), tf.float32, name="pixel_values")
 
     @tf.function(input_signature=[pixel_values])
-    def graph(pixel_values):
+    def graph(pixel_values: tf.Tensor) -> dict[str, tf.Tensor]:
         # The model scales 0-255 to what its backbone wants, whatever that is; so [-1, 1] is undone here.
         pixels = (tf.transpose(pixel_values, (0, 2, 3, 1)) + 1.0) * 127.5
         outputs = model(pixels, training=False)

@@ -6,6 +6,7 @@ import io
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import cast
 
 import numpy as np
 
@@ -87,7 +88,8 @@ class OpenVINO(Format):
 
 def _openvino() -> ModuleType:
     """Import OpenVINO without its telemetry, which on import writes into the home folder and calls home."""
-    sys.modules.setdefault("openvino_telemetry", None)  # its importers catch this and take a stub
+    modules = cast("dict[str, ModuleType | None]", sys.modules)
+    modules.setdefault("openvino_telemetry", None)  # its importers catch this and take a stub
     import openvino
 
     return openvino

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -71,9 +71,15 @@ class Transformers(Format):
         found = find_mobilenet(safety.keras_config(folder / bundle.KERAS))
         return None if found else "Transformers has no model of this architecture"
 
+    def _network(self, folder: Path) -> MobileNet:
+        found = find_mobilenet(safety.keras_config(folder / bundle.KERAS))
+        if found is None:  # whoever asks has looked at `lacks`
+            raise BundleError(f"{self.title} cannot be written: {self.lacks(folder)}; leave {self.name} out.")
+        return found
+
     def config(self, folder: Path) -> dict:
         """See `Format`."""
-        found = find_mobilenet(safety.keras_config(folder / bundle.KERAS))
+        found = self._network(folder)
         return {
             "model_type": "mobilenet_v2",
             "architectures": ["MobileNetV2ForImageClassification"],
@@ -93,7 +99,7 @@ class Transformers(Format):
 
     def write(self, source: Source, folder: Path) -> None:
         """See `Format`."""
-        found = find_mobilenet(safety.keras_config(folder / bundle.KERAS))
+        found = self._network(folder)
         with converting(self):
             from safetensors.numpy import save
 
@@ -175,7 +181,7 @@ def _mobilenet(config: dict) -> MobileNet | None:
         if not _is(layers.get(name), kind, settings) or sources[name] != (inputs or [scaling]):
             return None
     head = _head(config["output_layers"]["logits"][0], layers, sources)
-    return head and MobileNet(multiplier, head)
+    return None if head is None else MobileNet(multiplier, head)
 
 
 def _sources(layer: dict, layers: dict) -> list[str]:
@@ -218,8 +224,9 @@ def _scales_to_one(layer: dict, layers: dict, sources: list[str]) -> bool:
 
 
 def _is(layer: dict | None, kind: str, settings: dict) -> bool:
-    stock = layer is not None and layer["class_name"] == kind and layer.get("module") == "keras.layers"
-    return stock and all(layer["config"].get(key) == value for key, value in settings.items())
+    if layer is None or layer["class_name"] != kind or layer.get("module") != "keras.layers":
+        return False
+    return all(layer["config"].get(key) == value for key, value in settings.items())
 
 
 def _width_layers() -> list[str]:
@@ -241,12 +248,12 @@ def _backbone(size: int, widths: list[int]) -> Iterator[tuple[str, str, list[str
     """Yield name, class, inputs (none: the scaled image) and settings of each layer, as Transformers computes it."""
     names: list[str] = []
 
-    def layer(name: str, kind: str, *, also: str | None = None, **settings) -> tuple[str, str, list[str], dict]:
+    def layer(name: str, kind: str, *, also: str | None = None, **settings: Any) -> tuple[str, str, list[str], dict]:
         inputs = [*([also] if also else []), *names[-1:]]
         names.append(name)
         return name, kind, inputs, settings
 
-    def unit(name: str, norm: str, relu: str | None, kernel: int, stride: int = 1, **settings) -> Iterator[tuple]:
+    def unit(name: str, norm: str, relu: str | None, kernel: int, stride: int = 1, **settings: Any) -> Iterator[tuple]:
         kind = "Conv2D" if "filters" in settings else "DepthwiseConv2D"
         settings |= {"groups": 1} if kind == "Conv2D" else {"depth_multiplier": 1}
         settings |= {"kernel_size": [kernel, kernel], "strides": [stride, stride], "dilation_rate": [1, 1]}

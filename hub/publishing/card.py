@@ -71,7 +71,7 @@ def _front_matter(config: Config, metrics: dict, agreement: Agreement | None) ->
         ],
         datasets=[hub_id] if hub_id else None,
         metrics=["roc_auc", "accuracy"] if results else None,
-        base_model=config.backbone and config.backbone.hub_id,
+        base_model=config.backbone.hub_id if config.backbone else None,
         model_name=_model_name(config) if results else None,
         eval_results=results or None,
     )
@@ -338,7 +338,7 @@ def _recalls(names: list[str], scored: dict[str, dict]) -> str:
     if not columns:
         return ""
     leading = columns.get("Test") or next(iter(columns.values()))
-    order, heading = range(len(leading)), "Recall by label"
+    order, heading = list(range(len(leading))), "Recall by label"
     if len(leading) > LARGEST_MATRIX:
         order = sorted(order, key=lambda k: (_recall(leading, k)[0], k))[:WEAKEST]
         heading = f"Recall of the {WEAKEST} weakest labels"

@@ -1,12 +1,14 @@
 """Small pieces of Markdown."""
 
+from collections.abc import Iterable
+
 
 def paragraphs(*parts: str) -> str:
     """Return the parts that are not empty, with a blank line between them."""
     return "\n\n".join(part for part in parts if part)
 
 
-def facts(entries: list[tuple[str, object]]) -> str:
+def facts(entries: Iterable[tuple[str, object]]) -> str:
     """Return a list of `name: value`, without what is not known."""
     return "\n".join(f"- {name}: {value}" for name, value in entries if value not in (None, ""))
 

@@ -57,10 +57,11 @@ def prove(staged: Path, formats: Iterable[Format]) -> dict[str, Remade]:
 
 def _record(one: Format, reference: Answers, answer: Answers) -> Remade:
     found = difference((reference.logits, reference.evidence), (answer.logits, answer.evidence))
-    for name, largest in (("probability", 1), ("logits", reference.logits), ("evidence", reference.evidence)):
-        if (apart := getattr(found, name)) is None:
+    largest = {"probability": np.ones(1), "logits": reference.logits, "evidence": reference.evidence}
+    for name, values in largest.items():
+        if (apart := getattr(found, name)) is None or values is None:
             continue
-        limit = TOLERANCE * max(1.0, float(np.abs(largest).max()))
+        limit = TOLERANCE * max(1.0, float(np.abs(values).max()))
         if not apart <= limit:  # NaN too
             raise BundleError(
                 f"{one.title} is another file here than the one that was verified, and its {name} differs from "
