@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from hub import BundleError, ImageClassifier, UsageError, bundle, safety
-from hub.config import merge, without_foreign_keys
+from hub.config import make_config, merge, read_config, without_foreign_keys
 from hub.formats import FORMATS, Source, find_format
 from hub.formats.transformers import MobileNet, find_mobilenet
 from hub.scores import softmax
@@ -136,8 +136,7 @@ def test_a_picture_is_read_as_the_libraries_users_read_it(staged, picture, name)
 
 @pytest.mark.parametrize("name", [name for name, one in FORMATS.items() if one.runs and name != "transformers.js"])
 def test_a_snippet_is_python_and_names_the_repository(bundle_3, name):
-    config = bundle.read_json(bundle_3, bundle.CONFIG)
-    code = FORMATS[name].snippet(config, "me/model")
+    code = FORMATS[name].snippet(read_config(bundle_3), "me/model")
     ast.parse(code)
     assert "me/model" in code and "photo.jpg" in code and "\n\n\n" not in code
 
@@ -167,7 +166,7 @@ def test_litert_takes_a_model_whose_input_has_another_name(model_2, photos):
 
     pixels = keras.Input((32, 32, 3), name="pixels")
     content = to_litert(keras.Model(pixels, model_2(pixels)))
-    answer = LiteRTRunner(content, {"image_size": 32}, "It")(photos)
+    answer = LiteRTRunner(content, make_config(["cat", "dog"], 32, None), "It")(photos)
     assert max(differences(model_2, *answer, photos)) < TOLERANCE
 
 
