@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from hub.bundle import AGREEMENT, read_json
 from hub.errors import BundleError
+from hub.parts import Part, read, to_json
 from hub.scores import softmax
 
 TOLERANCE = 1e-4  # in probabilities; in evidence, as a share of the largest cell (float32 rounds relative to size)
 
-Part = TypeVar("Part")
 Outputs = tuple[np.ndarray, np.ndarray | None]  # logits (N, K), and evidence (N, h, w, K) of a model that has it
 
 
@@ -31,6 +32,8 @@ class SameTensor:
     logits: float
     evidence: float | None = None  # None where the format carries none
     more: Mapping[str, Any] = field(default_factory=dict)
+
+    WRITES_NULL: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,8 @@ class Agreement:
     remade: Mapping[str, Remade] = field(default_factory=dict)
     more: Mapping[str, Any] = field(default_factory=dict)
 
+    WRITES_NULL: ClassVar[bool] = True
+
     @property
     def formats(self) -> set[str]:
         """The names of the formats that may be published."""
@@ -103,7 +108,7 @@ class Agreement:
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of agreement.json."""
-        content: dict[str, Any] = _json(self)
+        content: dict[str, Any] = to_json(self)
         if not self.remade:
             del content["remade"]
         return content
@@ -131,36 +136,30 @@ def agreement_of(content: Mapping[str, Any], folder: Path) -> Agreement:
             f"{folder / AGREEMENT} is not what this version writes; run "
             f"`python -m hub verify {folder} --photos FOLDER`."
         )
-    return _made(
-        Agreement,
-        {"largest_evidence": None, **content},
-        largest_photo=_made(LargestPhoto, content["largest_photo"]),
-        runtimes={name: _row(row) for name, row in content["runtimes"].items()},
-        remade={name: _remade(part) for name, part in content.get("remade", {}).items()},
-    )
+    readers: dict[str, Callable[[Any], Any]] = {
+        "largest_photo": partial(_made, LargestPhoto),
+        "runtimes": lambda rows: {name: _row(row) for name, row in rows.items()},
+        "remade": lambda found: {name: _remade(part) for name, part in (found or {}).items()},
+    }
+    return _made(Agreement, content, **readers)
 
 
 def _row(row: Mapping[str, Any]) -> Row:
-    tensor, file = _made(SameTensor, row["same_tensor"]), _made(SameFile, row["same_file"])
-    return _made(Row, row, same_tensor=tensor, same_file=file)
+    return _made(Row, row, same_tensor=partial(_made, SameTensor), same_file=partial(_made, SameFile))
 
 
 def _remade(part: Mapping[str, Any]) -> Remade:
-    return _made(Remade, part, same_tensor=_made(SameTensor, part["same_tensor"]))
+    return _made(Remade, part, same_tensor=partial(_made, SameTensor))
 
 
-def _made(kind: Callable[..., Part], content: Mapping[str, Any], **parts: object) -> Part:
-    """Return a dataclass of an object of the file; entries that it does not know are its `more`."""
-    names = {one.name for one in fields(kind)} - {"more"}  # type: ignore[arg-type]
-    known = {name: value for name, value in content.items() if name in names}
-    return kind(**{**known, **parts}, more={name: value for name, value in content.items() if name not in names})
+def _made(kind: type[Part], content: Mapping[str, Any], **readers: Callable[[Any], Any]) -> Part:
+    """Return a dataclass of an object that was checked: its entries are taken as they are but for `readers`."""
+    names = [one.name for one in fields(kind) if one.name != "more"]  # type: ignore[arg-type]
+    return read(kind, content, **{**dict.fromkeys(names, _as_it_is), **readers})
 
 
-def _json(part: Any) -> Any:
-    if is_dataclass(part):
-        content = {one.name: _json(getattr(part, one.name)) for one in fields(part)}
-        return content | content.pop("more")
-    return {name: _json(value) for name, value in part.items()} if isinstance(part, Mapping) else part
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def _is_agreement(found: Mapping[str, Any]) -> bool:

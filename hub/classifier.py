@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
+import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from hub.formats.foreign import as_classifier, refuse_probabilities
 from hub.formats.keras import KerasRunner, load, make_portable
 from hub.formats.onnx import OnnxRunner, outputs_of, to_onnx
 from hub.images import Picture, to_tensor
+from hub.metrics import Metrics, SavedAgreement, metrics_of, read_metrics
 from hub.publishing import staging
 from hub.scores import softmax
 
@@ -218,7 +219,7 @@ class ImageClassifier:
         folder: str | os.PathLike,
         *,
         photos: np.ndarray | None = None,
-        metrics: dict | None = None,
+        metrics: Metrics | Mapping[str, Any] | None = None,
         predictions: Path | pa.Table | None = None,
         figures: Iterable[Path] | None = None,
     ) -> Path:
@@ -227,7 +228,8 @@ class ImageClassifier:
         Args:
             folder: made, or replaced if it holds a bundle already.
             photos: uint8 (N, S, S, 3); may be left out for a model that was loaded, as it was checked before.
-            metrics: for metrics.json; None keeps those of a loaded model. `agreement` is added.
+            metrics: for metrics.json, as its content or as `hub.metrics.Metrics`; None keeps those of a loaded model.
+                `agreement` is added.
             predictions: predictions.parquet, a file or an Arrow table; None keeps those of a loaded model.
             figures: PNG files for figures/; None keeps those of a loaded model.
 
@@ -241,17 +243,19 @@ class ImageClassifier:
         """
         self.fetch_record()
         if metrics is None and self.folder and (self.folder / bundle.METRICS).exists():
-            metrics = bundle.read_json(self.folder, bundle.METRICS)
-        metrics = copy.deepcopy(metrics or {})
+            metrics = read_metrics(self.folder)
+        if not isinstance(metrics, Metrics):
+            text = bundle.json_text(dict(metrics or {}), bundle.METRICS)  # which makes NumPy's numbers plain
+            metrics = metrics_of(json.loads(text))
         if photos is not None:
-            metrics["agreement"] = self._agreement(photos)
+            metrics = replace(metrics, agreement=self._agreement(photos))
         elif self.folder is None:
             raise BundleError(f"{self.name} was never checked; give save_pretrained photos to compare on.")
         with bundle.replacing(Path(folder)) as new:
             self._write_keras(new / bundle.KERAS)
             self._write_onnx(new / bundle.ONNX)
             bundle.write_json(new, bundle.CONFIG, self.config.to_json())
-            bundle.write_json(new, bundle.METRICS, metrics)
+            bundle.write_json(new, bundle.METRICS, metrics.to_json())
             self._write_predictions(new / bundle.PREDICTIONS, predictions)
             if figures is None and self.folder:
                 figures = sorted((self.folder / bundle.FIGURES).glob("*.png"))
@@ -307,7 +311,7 @@ class ImageClassifier:
             staged = staging.prepare(folder, Path(aside), repo_id, without=without)
             return remote.push(staged, repo_id, commit_message=commit_message, token=token, **options)
 
-    def _agreement(self, photos: np.ndarray) -> dict:
+    def _agreement(self, photos: np.ndarray) -> SavedAgreement:
         """Compare ONNX with Keras on photos; return the largest differences or raise a BundleError."""
         if not len(photos):
             raise BundleError("There is no photo to compare ONNX and Keras on; give at least one.")
@@ -318,8 +322,7 @@ class ImageClassifier:
             raise BundleError(
                 f"The ONNX file's {problem}: nothing was written; look for a layer that converts differently."
             )
-        cell = {} if found.evidence is None else {"evidence": found.evidence}
-        return {"photos": len(photos), "probability": found.probability, **cell, "tolerance": TOLERANCE}
+        return SavedAgreement(len(photos), found.probability, found.evidence, TOLERANCE)
 
     def _write_keras(self, target: Path) -> None:
         if self.folder is not None:

@@ -11,6 +11,7 @@ from typing import Any
 from hub import other_tools
 from hub.bundle import CONFIG, read_json
 from hub.errors import BundleError
+from hub.parts import to_json
 
 LARGEST_SIDE = 4096  # pixels
 PREPROCESSING = {
@@ -71,7 +72,8 @@ class Backbone:
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry of config.json."""
-        return _with(_told(self, *_BACKBONE), self.more)
+        content: dict[str, Any] = to_json(self)
+        return content
 
 
 _BACKBONE = ("name", "weights", "license", "sha256", "hub_id")

@@ -15,12 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hub.bundle import METRICS, PREDICTIONS, read_json
+from hub.bundle import METRICS, PREDICTIONS
 from hub.errors import BundleError, Refusal
+from hub.metrics import Metrics, SplitScores, read_metrics
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -134,24 +135,20 @@ class Split:
     hashes: np.ndarray  # (N,) str, hub.images.pixel_hash
     truth: np.ndarray  # (N,) int64
     logits: np.ndarray  # (N, K) float32
-    claimed: dict[str, Any]  # its block of metrics.json; {} where there is none
+    claimed: SplitScores  # its block of metrics.json
 
     def __len__(self) -> int:
         return len(self.truth)
 
     def score(self, name: str) -> tuple[float, float | None, float | None] | None:
         """Return a score of metrics.json with the ends of its interval; None where it does not give it."""
-        entry = self.claimed.get(name)
-        if not isinstance(entry, dict) or (value := _number(entry.get("value"))) is None:
-            return None
-        low, high = _number(entry.get("low")), _number(entry.get("high"))
-        return (value, None, None) if low is None or high is None else (value, low, high)
+        found = self.claimed.score(name)
+        return None if found.value is None else (found.value, *(found.ends or (None, None)))
 
     @property
     def level(self) -> float | None:
         """The share of resamples that the intervals hold, where metrics.json says so."""
-        bootstrap = self.claimed.get("bootstrap")
-        level = _number(bootstrap.get("level")) if isinstance(bootstrap, dict) else None
+        level = self.claimed.bootstrap.level if self.claimed.bootstrap else None
         return level if level is not None and 0 < level < 1 else None
 
 
@@ -183,7 +180,7 @@ class Record:
         order = sorted(dict.fromkeys(names.tolist()), key=_place)
         chosen = {name: np.flatnonzero(names == name) for name in order}
         self.splits = MappingProxyType({
-            name: Split(name, rows, hashes[rows], truth[rows], logits[rows], _claimed(metrics, name))
+            name: Split(name, rows, hashes[rows], truth[rows], logits[rows], metrics.split(name) or SplitScores())
             for name, rows in chosen.items()
         })  # fmt: skip
 
@@ -216,31 +213,18 @@ def _place(name: str) -> tuple[int, str]:
     return ({"test": 0, "validation": 2, "train": 3}.get(name, 1), name)
 
 
-def _metrics(folder: Path) -> dict:
-    """metrics.json, {} where there is none.
+def _metrics(folder: Path) -> Metrics:
+    """What metrics.json says, nothing where there is none.
 
     Raises:
         BundleError: it is no JSON object; without the folder, which is nobody's business.
     """
     if not (folder / METRICS).is_file():
-        return {}
+        return Metrics()
     try:
-        return read_json(folder, METRICS)
+        return read_metrics(folder)
     except Refusal as error:
         raise BundleError(f"{METRICS} cannot be read; save the model again.") from error
-
-
-def _claimed(metrics: dict, split: str) -> dict:
-    elsewhere = metrics.get("elsewhere")
-    block = metrics.get(split) if split in SPLITS else None
-    if block is None and isinstance(elsewhere, dict):
-        block = elsewhere.get(split)
-    return block if isinstance(block, dict) else {}
-
-
-def _number(value: Any) -> float | None:
-    fine = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if fine else None
 
 
 # ---- the file, read with suspicion

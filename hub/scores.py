@@ -7,9 +7,13 @@ everywhere. The scores that scikit-learn computes while training are in `trainin
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+
+from hub.parts import read
 
 BINS = 15  # of the calibration error
 CERTAIN = 0.9995  # from here on a probability with one decimal would read 100 %, below 1 - CERTAIN it would read 0 %
@@ -122,15 +126,41 @@ def number(name: str, value: float) -> str:
     return f"{value:.4f}" if name in _FOUR_DECIMALS else f"{100 * value:.2f} %"
 
 
-def score(name: str, entry: dict | None) -> str:
+@dataclass(frozen=True)
+class Interval:
+    """A score and the ends of its interval; None for what was not measured."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)  # what else the entry holds
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """Both ends, None where one lacks."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+
+def interval_of(entry: Mapping[str, Any]) -> Interval:
+    """Return the score that an object of metrics.json gives."""
+    return read(Interval, entry, value=finite, low=finite, high=finite)
+
+
+def finite(value: Any) -> float | None:
+    """Return a finite number, None of anything else."""
+    return value if type(value) in (int, float) and math.isfinite(value) else None
+
+
+def score(name: str, entry: Interval | Mapping[str, Any] | None) -> str:
     """A score with its interval, such as `98.90 % (98.40–99.30)`; says so where there is none."""
-    if not entry or entry.get("value") is None:
+    found = entry if isinstance(entry, Interval) else interval_of(entry or {})
+    if found.value is None:
         return NOT_MEASURED
-    text = number(name, entry["value"])
-    low, high = entry.get("low"), entry.get("high")
-    if low is None or high is None:
+    text = number(name, found.value)
+    if found.ends is None:
         return text
-    return f"{text} ({number(name, low).removesuffix(' %')}–{number(name, high).removesuffix(' %')})"
+    low, high = (number(name, end).removesuffix(" %") for end in found.ends)
+    return f"{text} ({low}–{high})"
 
 
 def percent(probability: float) -> str:

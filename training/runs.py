@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hub import bundle as bundle_files
 from hub.config import Config, read_config
 from hub.errors import DataError
 from hub.files import sha256
+from hub.metrics import Metrics, Training, read_metrics
 from hub.record import Predictions, read_predictions
 from training.files import DamagedError, read_json
 from training.settings import PLACES, completed
@@ -30,7 +30,7 @@ class Run:
     record: dict  # settings.json
     history: dict[str, np.ndarray]  # columns of history.csv, a value an epoch
     config: Config  # of the bundle
-    metrics: dict  # of the bundle
+    metrics: Metrics  # of the bundle
     predictions: Predictions
 
     @property
@@ -45,14 +45,14 @@ class Run:
         return f"{folder.parent.name}/{folder.name}" if SEEDS.fullmatch(folder.name) else folder.name
 
     @property
-    def training(self) -> dict:
+    def training(self) -> Training:
         """What metrics.json says of the training."""
-        return self.metrics.get("training") or {}
+        return self.metrics.training or Training()
 
     @property
     def recipe(self) -> str:
         """The recipe's name, as far as it is recorded."""
-        return str(self.training.get("recipe") or "unknown")
+        return self.training.recipe or "unknown"
 
     @property
     def settings(self) -> dict:
@@ -112,7 +112,7 @@ def read_run(folder: str | Path) -> Run:
         record=record,
         history=read_history(folder / "history.csv", "run its fit command again, which writes it again"),
         config=read_config(folder / "bundle"),
-        metrics=bundle_files.read_json(folder / "bundle", bundle_files.METRICS),
+        metrics=read_metrics(folder / "bundle"),
         predictions=read_predictions(folder / "bundle"),
     )
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from hub.agreement import Agreement
 from hub.config import Backbone, Config
+from hub.metrics import Dataset, Metrics, SplitScores, Training
 from hub.publishing import card_runtimes
 from hub.publishing.markdown import facts, paragraphs, table
-from hub.scores import NOT_MEASURED, SCORES, duration, number, score, wilson
+from hub.scores import NOT_MEASURED, SCORES, Interval, duration, number, score, wilson
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
@@ -21,20 +22,22 @@ LARGEST_MATRIX = 20  # labels; beyond, a table of the commonest confusions is re
 WEAKEST = 10  # labels whose recall is shown then
 
 
-def render(config: Config, metrics: dict | None, agreement: Agreement | None = None, repo_id: str | None = None) -> str:
+def render(
+    config: Config, metrics: Metrics | None, agreement: Agreement | None = None, repo_id: str | None = None
+) -> str:
     """Return the card (YAML front matter and Markdown) of a bundle.
 
     Every number comes from the three; what they do not hold is left out or said to be unknown.
 
     Args:
         config: what config.json says.
-        metrics: metrics.json.
+        metrics: what metrics.json says.
         agreement: agreement.json's; with it the card shows how each runtime loads the model and how far it agrees.
         repo_id: owner/name, for the snippets.
     """
     from huggingface_hub import ModelCard  # half a second, which no answer should wait for
 
-    metrics = metrics or {}
+    metrics = (metrics or Metrics()).fitting(len(config.labels))
     sections = [
         _introduction(config),
         _use(config),
@@ -55,11 +58,11 @@ def render(config: Config, metrics: dict | None, agreement: Agreement | None = N
 # Front matter -----------------------------------------------------------------------------------------------
 
 
-def _front_matter(config: Config, metrics: dict, agreement: Agreement | None) -> ModelCardData:
+def _front_matter(config: Config, metrics: Metrics, agreement: Agreement | None) -> ModelCardData:
     from huggingface_hub import ModelCardData
 
     results = _evaluation_results(metrics)
-    hub_id = (metrics.get("dataset") or {}).get("hub_id")
+    hub_id = metrics.dataset.hub_id if metrics.dataset else None
     return ModelCardData(
         license=config.license or "apache-2.0",
         library_name="keras",
@@ -77,17 +80,17 @@ def _front_matter(config: Config, metrics: dict, agreement: Agreement | None) ->
     )
 
 
-def _evaluation_results(metrics: dict) -> list[EvalResult]:
+def _evaluation_results(metrics: Metrics) -> list[EvalResult]:
     """ROC AUC and accuracy on the test split; on validation, named so, where no test split was scored."""
     from huggingface_hub import EvalResult
 
-    split = next((name for name in ("test", "validation") if metrics.get(name)), None)
-    dataset = metrics.get("dataset") or {}
-    if split is None or not dataset.get("name"):
+    split = next((name for name in ("test", "validation") if metrics.split(name)), None)
+    scores, dataset = metrics.split(split or ""), metrics.dataset
+    if split is None or scores is None or not dataset or not dataset.name:
         return []
     results = []
     for name, digits in (("roc_auc", 5), ("accuracy", 4)):
-        value = (metrics[split].get(name) or {}).get("value")
+        value = scores.score(name).value
         if value is not None:
             results.append(
                 EvalResult(
@@ -158,8 +161,8 @@ def _use(config: Config) -> str:
     )
 
 
-def _data(metrics: dict) -> str:
-    data = metrics.get("dataset")
+def _data(metrics: Metrics) -> str:
+    data = metrics.dataset
     if not data:
         return paragraphs("## Data", "Nothing is recorded about the training data.")
     return paragraphs(
@@ -167,23 +170,23 @@ def _data(metrics: dict) -> str:
     )
 
 
-def _pictures(data: dict) -> str:
-    count = data.get("photos")
+def _pictures(data: Dataset) -> str:
+    count = data.photos
     photos = f"{count:,} photos" if count is not None else "Photos"
-    stored = _stored_size(data.get("image_size"))
+    stored = _stored_size(data.image_size)
     stored = f", stored at {stored} pixels" if stored else ""
-    note = f" {data['note']}" if data.get("note") else ""
+    note = f" {data.note}" if data.note else ""
     return f"{photos} of the data set `{_data_name(data)}`{stored}.{note}"
 
 
-def _splits_table(data: dict) -> str:
-    splits = data.get("splits")
+def _splits_table(data: Dataset) -> str:
+    splits = data.splits
     if not splits:
         return ""
-    names = list(dict.fromkeys(name for split in splits.values() for name in split.get("share") or {}))
+    names = list(dict.fromkeys(name for split in splits.values() for name in split.share or {}))
     shown = names if len(names) <= LARGEST_MATRIX else []
     rows = [
-        [name, f"{split['photos']:,}", *(_share((split.get("share") or {}).get(label)) for label in shown)]
+        [name, f"{split.photos:,}", *(_share((split.share or {}).get(label)) for label in shown)]
         for name, split in splits.items()
     ]
     return paragraphs(
@@ -193,7 +196,7 @@ def _splits_table(data: dict) -> str:
     )
 
 
-def _faults(data: dict) -> str:
+def _faults(data: Dataset) -> str:
     kinds = {
         "unreadable": "unreadable (skipped)",
         "unlabelled": "without a label (skipped)",
@@ -201,14 +204,14 @@ def _faults(data: dict) -> str:
         "duplicates_across_splits": "of these in two of the data set's own splits",
         "conflicts": "with pixels that occur under more than one label (skipped)",
     }
-    found = [f"{data[key]:,} {text}" for key, text in kinds.items() if data.get(key) is not None]
+    found = [f"{number:,} {text}" for key, text in kinds.items() if (number := getattr(data, key)) is not None]
     counted = f"Found while loading: {'; '.join(found)}. " if found else ""
     return f"{counted}Other labels were not checked. If one is wrong, the model was trained on it or scored against it."
 
 
-def _licence(data: dict) -> str:
-    if data.get("license"):
-        return f"Licence of the photos: {data['license']}. None of them is in this bundle."
+def _licence(data: Dataset) -> str:
+    if data.license:
+        return f"Licence of the photos: {data.license}. None of them is in this bundle."
     return "The licence of the photos is unknown. None of them is in this bundle."
 
 
@@ -226,43 +229,54 @@ def _backbone(config: Config) -> str:
     return paragraphs("## Backbone", facts(known))
 
 
-def _training(metrics: dict) -> str:
-    training = metrics.get("training")
+def _training(metrics: Metrics) -> str:
+    training = metrics.training
     if not training:
         return paragraphs("## Training", "Nothing is recorded about how the model was trained.")
-    seconds, left_out = training.get("seconds"), training.get("left_out")
+    seconds, left_out = training.seconds, training.left_out
     known = [
-        ("Recipe", f"`{training['recipe']}`" if training.get("recipe") else None),
-        ("Epochs", training.get("epochs")),
+        ("Recipe", f"`{training.recipe}`" if training.recipe else None),
+        ("Epochs", training.epochs),
         ("Time", duration(seconds) if seconds is not None else None),
-        ("Temperature", f"{training['temperature']:.3f}, fitted on validation" if "temperature" in training else None),
-        ("Started", training.get("started")),
+        ("Temperature", _temperature(training)),
+        ("Started", training.started),
         ("Photos not used because of the settings", f"{left_out:,}" if left_out else None),
-        ("Machine", _pairs(training.get("machine"))),
-        ("Versions", _pairs(training.get("versions"))),
+        ("Machine", _pairs(training.machine)),
+        ("Versions", _pairs(training.versions)),
     ]
-    settings = training.get("settings") or {}
+    settings = training.settings or {}
     return paragraphs(
         "## Training",
         facts(known),
-        f"```sh\n{training['command']}\n```" if training.get("command") else "",
+        f"```sh\n{training.command}\n```" if training.command else "",
         table(["Setting", "Value"], [[f"`{key}`", f"`{value}`"] for key, value in settings.items()])
         if settings
         else "",
     )
 
 
-def _results(config: Config, metrics: dict) -> str:
+def _temperature(training: Training) -> str | None:
+    return None if training.temperature is None else f"{training.temperature:.3f}, fitted on validation"
+
+
+def _photos(scores: SplitScores) -> str:
+    return "?" if scores.photos is None else f"{scores.photos:,}"
+
+
+def _results(config: Config, metrics: Metrics) -> str:
     scored = _scored(metrics)
     if not scored:
         return paragraphs("## Results", "Nothing was measured.")
     names = _labels(config)
-    head = ["", *(f"{title}, {scores['photos']:,} photos" for title, scores in scored.items())]
-    rows = [[text, *(score(key, scores.get(key)) for scores in scored.values())] for key, text in SCORES.items()]
+    head = ["", *(f"{title}, {_photos(scores)} photos" for title, scores in scored.items())]
+    rows = [[text, *(score(key, scores.score(key)) for scores in scored.values())] for key, text in SCORES.items()]
     matrices = [
-        paragraphs(f"### Confusion matrix: {title.lower() if title in _SPLITS else title}", _confusion(names, scores))
+        paragraphs(
+            f"### Confusion matrix: {title.lower() if title in _SPLITS else title}",
+            _confusion(names, scores.confusion_matrix),
+        )
         for title, scores in scored.items()
-        if scores.get("confusion_matrix")
+        if scores.confusion_matrix
     ]
     return paragraphs(
         "## Results",
@@ -274,7 +288,7 @@ def _results(config: Config, metrics: dict) -> str:
     )
 
 
-def _record(metrics: dict) -> str:
+def _record(metrics: Metrics) -> str:
     if not _scored(metrics):
         return ""
     return (
@@ -286,14 +300,14 @@ def _record(metrics: dict) -> str:
 _SPLITS = {"Validation": "validation", "Test": "test"}
 
 
-def _scored(metrics: dict) -> dict[str, dict]:
+def _scored(metrics: Metrics) -> dict[str, SplitScores]:
     """The blocks of scores that were measured, by the title of their column."""
-    blocks = {title: metrics.get(key) for title, key in _SPLITS.items()}
-    blocks |= {f"Elsewhere: {name}": scores for name, scores in (metrics.get("elsewhere") or {}).items()}
+    blocks = {title: metrics.split(key) for title, key in _SPLITS.items()}
+    blocks |= {f"Elsewhere: {name}": scores for name, scores in (metrics.elsewhere or {}).items()}
     return {title: scores for title, scores in blocks.items() if scores}
 
 
-def _what_the_scores_are(names: list[str], scored: dict[str, dict]) -> str:
+def _what_the_scores_are(names: list[str], scored: dict[str, SplitScores]) -> str:
     if len(names) == 2:
         positive = f"Precision, recall, F1, average precision and ROC AUC are for the label `{names[1]}`."
     else:
@@ -301,14 +315,14 @@ def _what_the_scores_are(names: list[str], scored: dict[str, dict]) -> str:
             "Precision, recall, F1, average precision and ROC AUC are the mean over the labels of each "
             "label against the rest."
         )
-    used = [scores["bootstrap"] for scores in scored.values() if scores.get("bootstrap")]
+    used = [scores.bootstrap for scores in scored.values() if scores.bootstrap and scores.bootstrap.is_whole]
     if not used:
         return positive
     way = used[0]
     same = all(other == way for other in used)
     text = (
-        f"In brackets: {100 * way['level']:g} % percentile bootstrap interval over the photos, "
-        f"{way['resamples']:,} resamples, seed {way['seed']}. "
+        f"In brackets: {100 * (way.level or 0):g} % percentile bootstrap interval over the photos, "
+        f"{way.resamples:,} resamples, seed {way.seed}. "
         if same
         else "In brackets: percentile bootstrap interval over the photos. "
     )
@@ -320,8 +334,7 @@ def _what_the_scores_are(names: list[str], scored: dict[str, dict]) -> str:
     )
 
 
-def _confusion(names: list[str], scores: dict) -> str:
-    matrix = scores["confusion_matrix"]
+def _confusion(names: list[str], matrix: list[list[int]]) -> str:
     if len(matrix) <= LARGEST_MATRIX:
         rows = [[f"**{name}**", *(f"{cell:,}" for cell in row)] for name, row in zip(names, matrix, strict=True)]
         return table(["Truth ↓ Answer →", *names], rows)
@@ -332,9 +345,9 @@ def _confusion(names: list[str], scores: dict) -> str:
     return table(["Truth", "Answer", "Photos"], [[names[i], names[j], f"{n:,}"] for n, i, j in commonest])
 
 
-def _recalls(names: list[str], scored: dict[str, dict]) -> str:
+def _recalls(names: list[str], scored: dict[str, SplitScores]) -> str:
     """Recall label by label, so that a weak one does not hide in the average; of many labels the ten weakest."""
-    columns = {title: scores["confusion_matrix"] for title, scores in scored.items() if scores.get("confusion_matrix")}
+    columns = {title: scores.confusion_matrix for title, scores in scored.items() if scores.confusion_matrix}
     if not columns:
         return ""
     leading = columns.get("Test") or next(iter(columns.values()))
@@ -364,13 +377,13 @@ def _recall_text(matrix: list[list[int]], k: int) -> str:
     if not sum(matrix[k]):
         return NOT_MEASURED
     value, low, high = _recall(matrix, k)
-    return f"{score('recall', {'value': value, 'low': low, 'high': high})}, {matrix[k][k]:,} of {sum(matrix[k]):,}"
+    return f"{score('recall', Interval(value, low, high))}, {matrix[k][k]:,} of {sum(matrix[k]):,}"
 
 
-def _calibration(metrics: dict) -> str:
+def _calibration(metrics: Metrics) -> str:
     lines = []
     for title, scores in _scored(metrics).items():
-        error = (scores.get("expected_calibration_error") or {}).get("value")
+        error = scores.score("expected_calibration_error").value
         if error is not None:
             lines.append(f"- {title}: {100 * error:.2f} percentage points.")
     if not lines:
@@ -383,17 +396,18 @@ def _calibration(metrics: dict) -> str:
     )
 
 
-def _onnx_and_keras(metrics: dict) -> str:
-    found = metrics.get("agreement")
-    if not found:
+def _onnx_and_keras(metrics: Metrics) -> str:
+    found = metrics.agreement
+    if not found or found.probability is None:
         return ""
-    photos = found.get("photos")
+    photos = found.photos
     on = f"On {photos:,} pictures" if photos is not None else "On the pictures compared"
-    limit = f" A bundle with a difference above {found['tolerance']:g} is not written." if "tolerance" in found else ""
-    cell = f" and {found['evidence']:.1e} in a cell of evidence" if found.get("evidence") is not None else ""
+    tolerance = found.tolerance
+    limit = "" if tolerance is None else f" A bundle with a difference above {tolerance:g} is not written."
+    cell = f" and {found.evidence:.1e} in a cell of evidence" if found.evidence is not None else ""
     return paragraphs(
         "## ONNX and Keras",
-        f"{on}, the largest difference between the two files was {found['probability']:.1e} in a "
+        f"{on}, the largest difference between the two files was {found.probability:.1e} in a "
         f"probability{cell}.{limit}",
     )
 
@@ -435,9 +449,9 @@ def _heatmap(config: Config) -> str:
     )
 
 
-def _limits(config: Config, metrics: dict) -> str:
+def _limits(config: Config, metrics: Metrics) -> str:
     points = [*_mistakes(_labels(config), metrics), *_gap(metrics), *_undefined(metrics)]
-    stored = _stored_size((metrics.get("dataset") or {}).get("image_size"))
+    stored = _stored_size(metrics.dataset.image_size if metrics.dataset else None)
     side = config.image_size
     if stored and "–" in stored:
         points.append(f"The training photos were stored at {stored} pixels and are resized to {side} × {side}.")
@@ -446,7 +460,7 @@ def _limits(config: Config, metrics: dict) -> str:
             f"All training photos were stored at {stored} pixels and are resized to {side} × {side}. The network "
             "saw few sharper or wider photos in training."
         )
-    if not metrics.get("elsewhere"):
+    if not metrics.elsewhere:
         points.append(
             "No photos from elsewhere were scored, so it is unknown whether the results hold for other photos."
         )
@@ -454,10 +468,10 @@ def _limits(config: Config, metrics: dict) -> str:
     return paragraphs("## Limits", "\n".join(f"- {point}" for point in points))
 
 
-def _mistakes(names: list[str], metrics: dict) -> Iterable[str]:
+def _mistakes(names: list[str], metrics: Metrics) -> Iterable[str]:
     """How many photos were answered wrongly, which bounds what may be claimed, and of which label more."""
     for title, scores in _scored(metrics).items():
-        matrix = scores.get("confusion_matrix")
+        matrix = scores.confusion_matrix
         if matrix:
             total = sum(map(sum, matrix))
             wrong = total - sum(matrix[k][k] for k in range(len(matrix)))
@@ -483,28 +497,29 @@ def _missed(matrix: list[list[int]], k: int) -> str:
     return f"{number('recall', missed / total)}, {missed:,} of {total:,}"
 
 
-def _gap(metrics: dict) -> Iterable[str]:
+def _gap(metrics: Metrics) -> Iterable[str]:
     """What photos from elsewhere say beside the data set's own."""
-    own = (metrics.get("test") or {}).get("accuracy") or {}
-    for name, scores in (metrics.get("elsewhere") or {}).items():
-        other = scores.get("accuracy") or {}
-        if any(part.get(key) is None for part in (own, other) for key in ("value", "low", "high")):
+    own = (metrics.test or SplitScores()).score("accuracy")
+    for name, scores in (metrics.elsewhere or {}).items():
+        other = scores.score("accuracy")
+        if own.value is None or own.ends is None or other.value is None or other.ends is None:
             continue
-        if other["high"] < own["low"]:
+        (own_low, own_high), (other_low, other_high) = own.ends, other.ends
+        if other_high < own_low:
             verdict = "lower, and the intervals do not overlap"
-        elif own["high"] < other["low"]:
+        elif own_high < other_low:
             verdict = "higher, and the intervals do not overlap"
         else:
             verdict = NOT_TOLD_APART
         yield (
-            f"Accuracy on {name} ({number('accuracy', other['value'])}) compared with the test split "
-            f"({number('accuracy', own['value'])}): {verdict}."
+            f"Accuracy on {name} ({number('accuracy', other.value)}) compared with the test split "
+            f"({number('accuracy', own.value)}): {verdict}."
         )
 
 
-def _undefined(metrics: dict) -> Iterable[str]:
+def _undefined(metrics: Metrics) -> Iterable[str]:
     for title, scores in _scored(metrics).items():
-        matrix = scores.get("confusion_matrix") or []
+        matrix = scores.confusion_matrix or []
         absent = sum(1 for row in matrix if not sum(row))
         if absent:
             occur = "does not occur" if absent == 1 else "do not occur"
@@ -543,9 +558,9 @@ def _stored_size(size: object) -> str:
     return str(size) if size else ""
 
 
-def _data_name(data: dict) -> str:
+def _data_name(data: Dataset) -> str:
     """The data set's name; of a folder only its own name, since its place says nothing to others."""
-    return _without_folder(data.get("name")) or "unnamed"
+    return _without_folder(data.name) or "unnamed"
 
 
 def _without_folder(text: str | None) -> str | None:

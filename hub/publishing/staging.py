@@ -20,6 +20,7 @@ from hub.errors import BundleError
 from hub.files import sha256
 from hub.formats import FORMATS, Format, Source, find_format
 from hub.formats.keras import load, make_portable
+from hub.metrics import read_metrics
 from hub.publishing.card import render
 from hub.publishing.remade import prove
 
@@ -73,7 +74,7 @@ def choose(
 
 def card(folder: Path, repo_id: str | None = None) -> str:
     """Return the model card of a bundle as its JSON files render it, with `repo_id` as its name on the Hub."""
-    return render(read_config(folder), bundle.read_json(folder, bundle.METRICS), read_agreement(folder), repo_id)
+    return render(read_config(folder), read_metrics(folder), read_agreement(folder), repo_id)
 
 
 def stage(folder: Path, out: Path, formats: Iterable[Format]) -> Path:

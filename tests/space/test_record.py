@@ -15,6 +15,7 @@ import hub.record
 from hub import BundleError, ImageClassifier
 from hub.bundle import DEFAULT
 from hub.errors import DataError
+from hub.metrics import SplitScores
 from hub.record import NoRecord, Record, read_predictions
 from space import record
 from space.record import Photos
@@ -48,7 +49,7 @@ def test_the_record_is_what_the_evaluation_wrote():
 def test_a_split_without_scores_has_none(bundle):
     read = Record(bundle)
     assert read.splits["test"].score("roc_auc")
-    assert read.splits["validation"].claimed == {}
+    assert read.splits["validation"].claimed == SplitScores()
     assert read.splits["validation"].score("roc_auc") is None
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from sklearn import metrics as sk
 
 from hub.errors import DataError
+from hub.metrics import SplitScores
 from hub.record import Predictions
 from hub.scores import BINS, SCORES, calibration, log_odds, softmax
 from training.runs import Run
@@ -195,10 +196,10 @@ def scores_of(predictions: Predictions, **options: float) -> dict:
 
 def scores_of_run(run: Run, split: str) -> dict:
     """The scores of a run's split: its bundle's, or computed where those are not of its record."""
-    known, found = run.metrics.get(split) or {}, run.predictions.subset(split)
-    value = (known.get("accuracy") or {}).get("value")
+    known, found = run.metrics.split(split) or SplitScores(), run.predictions.subset(split)
+    value = known.score("accuracy").value
     same = value is not None and abs(value - point_scores(found.labels, found.logits)["accuracy"]) < 1e-9
-    return known if same and known.get("photos") == len(found) else scores_of(found)
+    return known.to_json() if same and known.photos == len(found) else scores_of(found)
 
 
 def _checked(labels: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

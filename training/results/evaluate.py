@@ -12,6 +12,7 @@ from hub import bundle as bundle_files
 from hub.classifier import ImageClassifier
 from hub.errors import DataError
 from hub.files import write_aside
+from hub.metrics import Metrics, SplitScores, Training, read_metrics, split_scores
 from hub.publishing import staging
 from hub.record import Predictions, predictions_table, read_predictions
 from hub.scores import SCORES, duration, number, score
@@ -167,7 +168,7 @@ def _repeat(
     predictions = replace(predictions, splits=np.full(len(predictions), overlap.split))
     scores = scores_of(predictions)
     known = _read_metrics(classifier.folder)
-    claimed = known.get(overlap.split) or (known.get("elsewhere") or {}).get(overlap.split)
+    claimed = known.split(overlap.split)
     echo(score_lines(f"{overlap.split[:1].upper()}{overlap.split[1:]}, {len(predictions):,} pictures", scores, claimed))
     recorded = record.subset(overlap.split)
     relabelled = int((recorded.labels != predictions.labels).sum())
@@ -180,12 +181,12 @@ def _repeat(
     return _say_whether_equal(overlap.split, scores, claimed, echo)
 
 
-def _say_whether_equal(split: str, scores: dict, claimed: dict | None, echo: Callable[[str], None]) -> bool:
+def _say_whether_equal(split: str, scores: dict, claimed: SplitScores | None, echo: Callable[[str], None]) -> bool:
     if not claimed:
         echo(f"The bundle's metrics.json gives no {split} numbers, so there is nothing to repeat.")
         return False
-    differing = [name for name in SCORES if score(name, scores.get(name)) != score(name, claimed.get(name))]
-    if scores["confusion_matrix"] != claimed.get("confusion_matrix"):
+    differing = [name for name in SCORES if score(name, scores.get(name)) != score(name, claimed.score(name))]
+    if scores["confusion_matrix"] != claimed.confusion_matrix:
         differing.append("confusion_matrix")
     if differing:
         names = ", ".join(name.replace("_", " ") for name in differing)
@@ -195,23 +196,23 @@ def _say_whether_equal(split: str, scores: dict, claimed: dict | None, echo: Cal
     return True
 
 
-def score_lines(title: str, scores: dict, claimed: dict | None = None) -> str:
+def score_lines(title: str, scores: dict, claimed: SplitScores | None = None) -> str:
     """The scores as lines of text, in the card's digits; with the card's own beside them where given."""
     lines = [title]
     for name in SCORES:
         line = f"  {SCORES[name]:<28}{score(name, scores[name])}"
-        lines.append(f"{line:<64}card: {score(name, claimed.get(name))}" if claimed else line)
+        lines.append(f"{line:<64}card: {score(name, claimed.score(name))}" if claimed else line)
     return "\n".join(lines)
 
 
 def repeats(bundles: list[Path]) -> str:
     """Mean and range of the scores of runs that differ in their seed, on the last split that all have scored."""
     found = [_read_metrics(bundle) for bundle in bundles]
-    split = next(name for name in ("test", "validation") if all(name in metrics for metrics in found))
-    seconds = [metrics["training"]["seconds"] for metrics in found]
+    split = next(name for name in ("test", "validation") if all(metrics.split(name) for metrics in found))
+    seconds = [(metrics.training or Training()).seconds or np.nan for metrics in found]
     lines = [f"{split.capitalize()} split, mean and range of {len(found)} runs"]
     for name in SCORES:
-        values = [metrics[split][name]["value"] for metrics in found]
+        values = [(metrics.split(split) or SplitScores()).score(name).value for metrics in found]
         if None not in values:
             mean, low, high = (number(name, value) for value in (np.mean(values), min(values), max(values)))
             lines.append(f"  {SCORES[name]:<28}{mean} ({low.removesuffix(' %')}–{high.removesuffix(' %')})")
@@ -219,10 +220,10 @@ def repeats(bundles: list[Path]) -> str:
     return "\n".join(lines)
 
 
-def _read_metrics(folder: str | os.PathLike) -> dict:
+def _read_metrics(folder: str | os.PathLike) -> Metrics:
     """The bundle's metrics.json; empty where there is none."""
     folder = Path(folder)
-    return bundle_files.read_json(folder, bundle_files.METRICS) if (folder / bundle_files.METRICS).is_file() else {}
+    return read_metrics(folder) if (folder / bundle_files.METRICS).is_file() else Metrics()
 
 
 def record_elsewhere(bundle: str | os.PathLike, name: str, predictions: Predictions) -> None:
@@ -238,8 +239,9 @@ def record_elsewhere(bundle: str | os.PathLike, name: str, predictions: Predicti
         raise DataError(f"{name!r} is the name of a split; give pictures from elsewhere another.")
     folder = Path(bundle)
     bundle_files.read_json(folder, bundle_files.CONFIG)  # refused here if it is no bundle, before anything is written
-    content = _read_metrics(folder)
-    content["elsewhere"] = {**(content.get("elsewhere") or {}), name: scores_of(predictions)}
+    known = _read_metrics(folder)
+    scores = split_scores(scores_of(predictions)) or SplitScores()
+    content = replace(known, elsewhere={**(known.elsewhere or {}), name: scores}).to_json()
     parts = [replace(predictions, splits=np.full(len(predictions), name))]
     if (folder / bundle_files.PREDICTIONS).is_file():
         record = read_predictions(folder)

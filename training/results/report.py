@@ -17,6 +17,7 @@ from hub.classifier import ImageClassifier
 from hub.errors import BundleError, DataError, ImageError, StorageError
 from hub.explain import METHODS, Method, best_for
 from hub.heatmaps import colour, fixed_scale, overlay, shown_map
+from hub.metrics import Dataset
 from hub.record import Predictions
 from hub.scores import BINS, SCORES, calibration, duration, log_odds, percent, score, softmax
 from training.files import write_json
@@ -106,7 +107,7 @@ def measure(run: Run, split: str, found: Predictions) -> dict[str, Any]:
         "settings": run.record["settings"],
         "epochs": len(run.history["epoch"]),
         "kept_epoch": int(run.history["epoch"][run.kept]),
-        "temperature": run.training.get("temperature"),
+        "temperature": run.training.temperature,
         "history": run.history,
         "verdicts": [vars(v) for v in judge(run.history, run.settings, chance=chance, photos=held or None)],
         "scores": {name: scores_of_run(run, name) for name in sorted(run.splits, key=lambda name: name != split)},
@@ -234,12 +235,10 @@ def reliability(labels: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
 
 def _training_shares(run: Run, names: list[str]) -> np.ndarray:
     """Each label's share of the training pictures; all alike where they are not recorded."""
-    try:
-        shares = run.metrics["dataset"]["splits"]["train"]["share"]
-        found = np.array([float(shares[name]) for name in names])
-    except (KeyError, TypeError, ValueError):
-        found = np.zeros(len(names))
-    return found if found.sum() > 0 else np.ones(len(names))
+    splits = (run.metrics.dataset.splits if run.metrics.dataset else None) or {}
+    shares = (splits["train"].share if "train" in splits else None) or {}
+    found = np.array([shares.get(name, 0.0) for name in names])
+    return found if shares.keys() >= set(names) and found.sum() > 0 else np.ones(len(names))
 
 
 def plain(value: Any) -> Any:
@@ -258,12 +257,12 @@ def plain(value: Any) -> Any:
 
 def head(run: Run) -> list[tuple[str, str]]:
     """What the run is, as rows of a table; what is not recorded is left out."""
-    settings, training, data = run.settings, run.training, run.metrics.get("dataset") or {}
+    settings, training, data = run.settings, run.training, run.metrics.dataset or Dataset()
     kind = settings.get("backbone") or settings.get("network")
     last = "a map of evidence, then its mean" if run.config.evidence else "classic, without a map"
     model = run.bundle / "model.keras"
-    started = training.get("started") or run.record.get("started")
-    machine = training.get("machine") or run.record.get("machine") or {}
+    started = training.started or run.record.get("started")
+    machine = training.machine or run.record.get("machine") or {}
     seconds = run.history.get("seconds", np.array([np.nan]))[-1]
     kept = int(run.history["epoch"][run.kept])
     held_back = [f"{key}={settings[key]}" for key in HELD_BACK if settings.get(key)]
@@ -283,15 +282,15 @@ def head(run: Run) -> list[tuple[str, str]]:
         ("Started", _date(started)),
         ("Time", duration(seconds) if math.isfinite(seconds) else ""),
         ("Machine", ", ".join(f"{key} {value}" for key, value in machine.items() if value is not None)),
-        ("Command", str(training.get("command") or "")),
+        ("Command", training.command or ""),
     ]  # fmt: skip
     return [(name, text) for name, text in rows if text]
 
 
-def _data_words(data: dict) -> str:
-    splits = data.get("splits") or {}
-    sizes = [f"{name} {part['photos']:,}" for name, part in splits.items() if part.get("photos")]
-    return f"{data.get('name') or 'not recorded'}{': ' + ', '.join(sizes) if sizes else ''}"
+def _data_words(data: Dataset) -> str:
+    splits = data.splits or {}
+    sizes = [f"{name} {part.photos:,}" for name, part in splits.items() if part.photos]
+    return f"{data.name or 'not recorded'}{': ' + ', '.join(sizes) if sizes else ''}"
 
 
 def marked(text: str) -> Markup:

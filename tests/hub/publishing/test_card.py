@@ -15,6 +15,7 @@ from huggingface_hub.utils import validate_repo_id
 from hub.agreement import agreement_of
 from hub.config import PREPROCESSING, config_of
 from hub.formats import FORMATS
+from hub.metrics import metrics_of
 from hub.publishing import card, staging
 from hub.publishing.card import NOT_TOLD_APART
 from hub.scores import NOT_MEASURED, SCORES, score
@@ -117,7 +118,9 @@ AGREEMENT = {
 def render(config: dict, metrics: dict | None, agreement: dict | None = None, repo_id: str | None = None) -> str:
     """The card of a config.json in which nothing stands that the card does not say."""
     found = None if agreement is None else agreement_of(agreement, Path("mine"))
-    return card.render(config_of({"preprocessing": PREPROCESSING, **config}, "The config"), metrics, found, repo_id)
+    return card.render(
+        config_of({"preprocessing": PREPROCESSING, **config}, "The config"), metrics_of(metrics or {}), found, repo_id
+    )
 
 
 def front_matter(text: str) -> dict:

@@ -17,6 +17,7 @@ from sklearn import metrics as sk
 from hub.config import read_config
 from hub.errors import BundleError, DataError
 from hub.images import open_image, pixel_hash, to_tensor
+from hub.metrics import read_metrics
 from hub.publishing import card
 from hub.record import Predictions, predictions_table, read_predictions
 from hub.scores import SCORES, calibration, log_odds, score
@@ -394,7 +395,7 @@ def test_pictures_from_elsewhere_are_recorded_in_metrics_and_card(recorded, phot
     content = json.loads((mine / "metrics.json").read_text())
     assert content["elsewhere"]["my garden"]["photos"] == 8
     assert content["test"] == json.loads((recorded / "metrics.json").read_text())["test"]
-    assert (mine / "README.md").read_text() == card.render(read_config(mine), content)
+    assert (mine / "README.md").read_text() == card.render(read_config(mine), read_metrics(mine))
     assert "my garden" in (mine / "README.md").read_text()
     assert not list(mine.glob(".*"))
     record = read_predictions(mine)
