@@ -204,15 +204,17 @@ def _inside(folder: str) -> list[Path]:
     def refuse(error: OSError) -> None:
         raise StorageError(f"{error.filename} cannot be listed ({error.strerror}); change its permissions.") from error
 
-    found, seen = [], set()
-    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".") and not _is_litter(name)]
-        found += [Path(place, name) for name in files if not name.startswith(".")]
+    found, seen, waiting = [], set(), [folder]
+    while waiting:  # links after all real folders, so that a folder keeps its own name where a link leads to it too
+        for place, folders, files in os.walk(waiting.pop(0), onerror=refuse):
+            real = os.path.realpath(place)
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith(".") and not _is_litter(name))
+            waiting += [path for name in folders if os.path.islink(path := os.path.join(place, name))]
+            found += [Path(place, name) for name in files if not name.startswith(".")]
     return found
 
 

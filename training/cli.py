@@ -120,6 +120,7 @@ def fit(
 ) -> None:
     """Train a recipe and write a bundle, RUN/bundle. If it is interrupted, run the same command to resume."""
     from training.photos.data import photos_of, summary
+    from training.photos.sources import demand_outside
 
     settings = settings_of(recipe, set_, data=data, backbone_weights=backbone_weights)
     if push_to is not None:
@@ -129,6 +130,7 @@ def fit(
             )
         places = _check_push(push_to, settings, without, using)  # now, not after hours of training
     folder = run or Path("runs") / recipe
+    demand_outside(settings["data"], folder, "--run")
     photos = photos_of(settings, cache=cache)
     print(summary(photos))
 
@@ -221,10 +223,12 @@ def preview(
     from training.pages.drawing import write_png
     from training.photos.data import photos_of
     from training.photos.preview import preview as draw
+    from training.photos.sources import demand_outside
 
     settings = settings_of(recipe, set_, data=data)
-    figure = draw(settings, photos_of(settings, cache=cache))
     path = out or Path("runs") / f"preview-{recipe}.png"
+    demand_outside(settings["data"], path, "--out")
+    figure = draw(settings, photos_of(settings, cache=cache))
     write_png(figure, path)
     print(f"The sheet is {path}.")
 

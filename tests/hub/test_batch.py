@@ -76,6 +76,13 @@ def test_linked_folders_are_entered_and_a_circle_ends(tmp_path):
     assert found(tmp_path, "here") == ["here/dog.png", "here/linked/cat.png"]
 
 
+def test_a_folder_keeps_its_own_name_where_a_link_leads_to_it_too(tmp_path):
+    touch(tmp_path, "a/1.png", "b/2.png")
+    (tmp_path / "0").symlink_to("a")
+    (tmp_path / "a" / "more").symlink_to("../b")
+    assert found(tmp_path, ".") == ["a/1.png", "b/2.png"]
+
+
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [

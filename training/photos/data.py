@@ -21,7 +21,7 @@ from hub.errors import DataError, ImageError, StorageError
 from hub.files import folder_aside, storage
 from hub.images import open_image, pixel_hash, recognise, to_tensor
 from training.files import DAMAGE, exclusive, write_rows
-from training.photos.sources import Row, Source, read_source
+from training.photos.sources import Row, Source, demand_outside, read_source
 from training.settings import DEFAULTS, shares_of
 
 TEST, VALIDATION = DEFAULTS["test_share"], DEFAULTS["validation_share"]  # of the pictures
@@ -238,6 +238,7 @@ def write_pictures(
         DataError: no such data set, nothing in that split, or a folder that is not empty.
         StorageError: the folder cannot be written.
     """
+    demand_outside(name_or_folder, folder, "")
     shares = _Shares(validation_share, test_share, own_validation)
     photos, rows = _load(name_or_folder, size, shares, cache, progress)
     chosen = np.flatnonzero(photos.splits == split)

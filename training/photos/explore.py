@@ -20,7 +20,7 @@ from training.photos import explore_report
 from training.photos.data import Photos, Stored, first_by_hash, load_stored, write_problems
 from training.photos.doubts import FIRST, SIDE, Judge, by_model, by_patches, confident_doubts, trust_in
 from training.photos.explore_report import SHOWN, SPLITS, learned_from
-from training.photos.sources import title_of
+from training.photos.sources import demand_outside, title_of
 
 SIZE = 64  # pixels: enough for the numbers; pictures that are shown are decoded anew
 MOST = 70_000  # pictures that are compared and judged: about two minutes on two cores
@@ -59,10 +59,11 @@ def explore(
         DataError: no such data set, nothing readable in it, or a size or labels that are not the model's.
         BundleError: no such model. StorageError: the folder cannot be written.
     """
+    folder = Path(out) if out else Path("runs", f"explore-{_name(data)}")
+    demand_outside(data, folder, "--out")
     classifier = _classifier(model, size) if model is not None else None
     size = classifier.image_size if classifier else size or SIZE
     photos, stored = load_stored(data, size, cache=cache, progress=progress)
-    folder = Path(out) if out else Path("runs", f"explore-{_name(data)}")
 
     drawn = first_by_hash(photos.hashes, MOST)
     small = shrink(photos, drawn, progress)

@@ -22,6 +22,8 @@ from training.photos.label_tables import Labelled, label_column, labels_in_table
 from training.photos.split_words import is_filler, split_in, split_of
 
 LABEL, SPLIT, ANY = "LABEL", "SPLIT", "*"  # of a pattern
+# Of files that `load_dataset` may find a data set in, beside those of `_has_tables`.
+LOADABLE = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".csv", ".tsv", ".json", ".jsonl")
 LISTED = 4  # names in a sentence
 WITHOUT_LABEL, OF_SUCH_A_SPLIT = "a picture without a label", "a picture of a split that has no labels"
 _YEAR = re.compile(r"(19|20)\d\d(?:[-_. ]?\d\d?(?:[-_. ]?\d\d?)?)?")
@@ -100,8 +102,10 @@ def read_folder(top: Path, levels: tuple[str, ...] = (), called: Path | None = N
         return None
     try:
         found = look_for_pictures([str(top)])
-    except ImageError:  # there is neither a picture nor what looks like one
-        return None
+    except ImageError as error:  # there is neither a picture nor what looks like one
+        if _has_tables(top) or _has(top, LOADABLE):
+            return None
+        raise DataError(f"{called} holds neither pictures nor tables of pictures; name another folder.") from error
     if not found.pictures:
         if _has_tables(top):
             return None
@@ -257,8 +261,7 @@ def _unclear_labels(top: Path, places: list[_Place], levels: list[int], names: l
     example = next(place for place in places if len(place.folders) > levels[-1])
     split = {example.split_folder[0]: SPLIT} if example.split_folder else {}
     readings = [
-        f"{listed(names[level])}: --data {_pattern(top, {**split, example.folders[level][0]: LABEL})}"
-        for level in levels
+        f"{listed(names[level])}: {_pattern(top, {**split, example.folders[level][0]: LABEL})}" for level in levels
     ]
     return DataError(f"The labels of {top} may be the outer or the inner folders; say which: {', or '.join(readings)}.")
 
@@ -276,7 +279,7 @@ def _check_mixed_names(names: list[str], top: Path, places: list[_Place], level:
         depth = next(place.folders[level][0] for place in places if len(place.folders) > level)
         raise DataError(
             f"{listed(some)} in {top} may each be a split and a label at once, or labels; for the first, rename them "
-            f"to {found[some[0]][0]}/{both} and the like, for the second give --data {_pattern(top, {depth: LABEL})}."
+            f"to {found[some[0]][0]}/{both} and the like, for the second give {_pattern(top, {depth: LABEL})}."
         )
 
 
@@ -287,7 +290,7 @@ def _check_annotations(names: list[str], top: Path, places: list[_Place], level:
         depth = next(place.folders[level][0] for place in places if len(place.folders) > level)
         raise DataError(
             f"The folders {listed(names)} of {top} look like pictures and what was drawn for them; sort the photos "
-            f"into one folder per label, or if these are the labels give --data {_pattern(top, {depth: LABEL})}."
+            f"into one folder per label, or if these are the labels give {_pattern(top, {depth: LABEL})}."
         )
 
 
@@ -348,15 +351,20 @@ def _no_labels(places: list[_Place], top: Path) -> DataError:
     splits = sorted({place.split_folder[1] for place in places if place.split_folder})
     sort = "sort the photos into one folder per label"
     if len(inner) == 1 and not is_filler(inner[0]):
-        return DataError(
-            f"{top} has one label only ({listed(inner)}); a classifier needs two: add a folder of something else."
-        )
+        return one_label_only(top, inner)
     if splits:
         return DataError(
             f"{top} has no label folders, only {listed(splits)}; {sort} inside {'each' if len(splits) > 1 else 'it'}."
         )
     where = f"all in {listed(inner)}" if inner else "in no folders"
     return DataError(f"The pictures of {top} have no label: they lie {where}; {sort}.")
+
+
+def one_label_only(top: str | Path, names: Iterable[str]) -> DataError:
+    """What is said of a data set whose pictures are all of one label."""
+    return DataError(
+        f"{top} has one label only ({listed(names)}); a classifier needs two: add pictures of something else."
+    )
 
 
 def _tell_unlabelled(places: list[_Place], skipped: dict[Path, str], told: list[str]) -> None:
@@ -380,12 +388,12 @@ def _tell_unlabelled(places: list[_Place], skipped: dict[Path, str], told: list[
 def _check_labels(labelled: list[_Place], top: Path, levels: tuple[str, ...]) -> None:
     names = {place.label for place in labelled}
     if not names and levels:
-        raise DataError(f"No picture of {top} is as deep as {'/'.join(levels)} says; look at its folders.")
-    if len(names) < 2:
         raise DataError(
-            f"{top} has one label only ({next(iter(names), 'none')}); a classifier needs two: add a folder of "
-            "something else."
+            f"No picture of {top} has a label by {'/'.join(levels)}; look at how deep its folders are"
+            f"{' and which of them mean splits' if SPLIT in levels else ''}."
         )
+    if len(names) < 2:
+        raise one_label_only(top, names)
 
 
 def _vanished(skipped: dict[Path, str], pictures: list[Path], top: Path) -> list[str]:
@@ -431,7 +439,7 @@ def _command(top: Path, places: list[_Place], meanings: dict[int, str]) -> str:
     split = next((d for d, meaning in meanings.items() if meaning == SPLIT), None)
     deep = [place.names for place in places if len(place.names) >= len(levels)]
     labels = {names[depth] for names in deep if split is None or split_of(names[split], any_word=True)}
-    return f"--data {_pattern(top, meanings)}" if len(labels) > 1 else ""
+    return _pattern(top, meanings) if len(labels) > 1 else ""
 
 
 def _pattern(top: Path, meanings: dict[int, str]) -> str:
@@ -461,8 +469,11 @@ def _names_files(metadata: Path) -> bool:
 
 def _has_tables(top: Path) -> bool:
     """Whether there are files that hold a whole data set."""
-    kinds = (".parquet", ".arrow", ".tar")
-    return any(path.suffix.lower() in kinds for path in top.rglob("*") if not path.name.startswith("."))
+    return _has(top, (".parquet", ".arrow", ".tar"))
+
+
+def _has(top: Path, endings: tuple[str, ...]) -> bool:
+    return any(path.suffix.lower() in endings for path in top.rglob("*") if not path.name.startswith("."))
 
 
 def _may_be_labels(places: list[_Place]) -> bool:

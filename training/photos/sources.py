@@ -1,5 +1,6 @@
 """From what somebody calls their data to one row per picture: a name on the Hub, a folder, a zip, or tables."""
 
+import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,7 +14,15 @@ from hub.config import label_fault
 from hub.errors import DataError, ImageError, Refusal, first_line, printable
 from hub.images import recognise
 from hub.scores import many
-from training.photos.folders import LabelFolder, describes_pictures, listed, read_folder, skipped_in_words, with_pattern
+from training.photos.folders import (
+    LabelFolder,
+    describes_pictures,
+    listed,
+    one_label_only,
+    read_folder,
+    skipped_in_words,
+    with_pattern,
+)
 from training.photos.label_tables import LABEL_COLUMNS, label_column
 from training.photos.split_words import WORDS, split_of
 from training.photos.zips import unpacked
@@ -52,6 +61,8 @@ class Row:
             return self.encoded
         if self.path is None:
             raise ImageError(f"Row {self.number} of {self.split} holds no picture.")
+        if Path(self.path).exists() and not Path(self.path).is_file():  # reading a pipe would wait for its other end
+            raise ImageError(f"{Path(self.path).name} is not a file.")
         try:
             return Path(self.path).read_bytes()
         except OSError as error:
@@ -86,6 +97,23 @@ def local_path(name_or_folder: str | Path) -> Path | None:
     return path if path.exists() else None
 
 
+def demand_outside(name_or_folder: str | Path, out: Path, option: str) -> None:
+    """Refuse a folder or file for results inside the folder of the pictures, as its figures would count as some later.
+
+    Args:
+        option: what names another place on the command line.
+
+    Raises:
+        DataError: it lies inside.
+    """
+    place = local_path(name_or_folder)
+    if place is not None and Path(place).resolve() in (Path(out).resolve(), *Path(out).resolve().parents):
+        raise DataError(
+            f"{out} lies inside {place}, so what is written there would count as pictures the next time; name a place "
+            f"elsewhere{f' with {option}' if option else ''}."
+        )
+
+
 def title_of(name_or_folder: str | Path) -> str:
     """What a data set may be called: the last part of its folder's or zip's name, or its name on the Hub."""
     place = local_path(name_or_folder)
@@ -106,6 +134,8 @@ def read_source(name_or_folder: str | Path, cache: Path) -> Source:
         DataError: no such data set, or one that cannot be understood.
         StorageError: a folder cannot be listed, or the cache not be written.
     """
+    if not str(name_or_folder).strip():
+        raise DataError("The name of the pictures' folder is empty; give a folder, a zip, or a name on the Hub.")
     place, levels = with_pattern(name_or_folder)
     name = str(Path(place, *levels)) if levels else place
     top = Path(place)
@@ -116,6 +146,8 @@ def read_source(name_or_folder: str | Path, cache: Path) -> Source:
     for label in source.label_names:
         if fault := label_fault(label):
             raise DataError(f"The label {label!r} of {name} has {fault}; rename it.")
+    if len(source.label_names) == 1:
+        raise one_label_only(name, source.label_names)
     return source
 
 
@@ -141,6 +173,9 @@ def _load(name: str, top: Path) -> tuple["DatasetDict", list[str]]:
     """What `load_dataset` finds, with the splits of a folder's files by our rule, and what is to be told of these."""
     told: list[str] = []
     try:  # a folder by its whole path, since "csv" and "pandas" alone mean something else to it
+        if _saved_to_disk(top):
+            found = datasets.load_from_disk(str(top.resolve()))
+            return found if isinstance(found, datasets.DatasetDict) else datasets.DatasetDict(train=found), told
         found = datasets.load_dataset(str(top.resolve()) if top.is_dir() else name)
         files, unknown = _parquet_files(top)
         if unknown or (files and {*files} != {split_of(split, any_word=True) for split in found}):
@@ -150,10 +185,28 @@ def _load(name: str, top: Path) -> tuple["DatasetDict", list[str]]:
     except Refusal:
         raise
     except Exception as error:  # load_dataset raises a dozen unrelated types
+        if "Config name is missing" in str(error):
+            raise DataError(
+                f"{name} holds several data sets ({_quoted(str(error))}), and one is needed: give the folder of one."
+            ) from error
         raise DataError(
-            f"No data set could be loaded from {name} ({first_line(error)}); "
-            "give a folder of pictures or a name on the Hub."
+            f"No data set could be loaded from {name} ({first_line(error.__cause__ or error)}); "
+            f"{'unpack what is packed in it' if _has_zips(top) else 'give a folder of pictures or a name on the Hub'}."
         ) from error
+
+
+def _has_zips(top: Path) -> bool:
+    return top.is_dir() and next(top.rglob("*.zip"), None) is not None
+
+
+def _saved_to_disk(top: Path) -> bool:
+    """Whether `save_to_disk` has written the folder, which `load_dataset` does not read."""
+    return any((top / name).is_file() for name in ("dataset_dict.json", "state.json"))
+
+
+def _quoted(text: str) -> str:
+    """What stands in a text's brackets, of another library's list of names."""
+    return listed(re.findall(r"'([^']+)'", text.partition("[")[2].partition("]")[0]))
 
 
 def _parquet_files(top: Path) -> tuple[dict[str, list[str]], list[str]]:
@@ -194,7 +247,7 @@ def _of_tables(name: str, splits: "DatasetDict", told: list[str]) -> Source:
     for split, use in uses.items():
         for number, (value, picture) in enumerate(_cells(splits[split], label, image)):
             index = index_of.get(value, -1)
-            if index < 0 and value not in (None, -1) and value == value:  # NaN is not itself
+            if index < 0 and value not in (None, -1, "", b"") and value == value:  # NaN is not itself
                 raise DataError(
                     f"Row {number} of {split} in {name} has the label {value!r}, but {label} knows only 0 to "
                     f"{len(names) - 1} ({listed(names)}); correct it, or leave that row out."
@@ -225,7 +278,7 @@ def _picture_column(splits: "DatasetDict", features: "Features", name: str) -> s
     if not images:
         raise DataError(
             f"{name} has no picture column ({_columns(features)}); give a folder of pictures, or tables "
-            "that hold each picture's file in a column called image."
+            "with a column that holds the bytes of each picture's file."
         )
     return next((column for column in ("image", "img") if column in images), images[0])
 
@@ -252,10 +305,17 @@ def _label_column(features: "Features", image: str, name: str, told: list[str]) 
     classes = [column for column, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
     scalars = [column for column, kind in features.items() if isinstance(kind, datasets.ClassLabel | datasets.Value)]
     usual = next((column for column in ("label", "labels") if column in scalars), None)
+    lists = label_column(column for column in features if column not in (*scalars, image))
+    if lists in ("label", "labels") and not usual:
+        raise DataError(
+            f"The column {lists} of {name} holds several values in a row, and a picture here has one label; make a "
+            f"column of single numbers or names and call it {LABEL_COLUMNS[0]}."
+        )
     label = usual or (classes[0] if classes else label_column(c for c in scalars if c != image))
     if label is None:
         raise DataError(
-            f"{name} has no label column ({_columns(features)}); call the one that holds the labels {LABEL_COLUMNS[0]}."
+            f"{name} has no label column ({_columns(features)}); rename the one that holds the labels to "
+            f"{LABEL_COLUMNS[0]}."
         )
     others = [column for column in classes if column != label]
     if not usual:
@@ -270,12 +330,20 @@ def _label_names(splits: "DatasetDict", features: "Features", label: str) -> tup
         values = list(enumerate(features[label].names))
     else:
         found = {value for table in splits.values() for value in table.unique(label)}
-        values = [(value, str(value)) for value in sorted(found - {None}) if value == value]  # NaN is not itself
+        values = [(value, _name(value)) for value in sorted(found - {None}) if value == value]  # NaN is not itself
+        values = [(value, label) for value, label in values if label]
     named = {value: unicodedata.normalize("NFC", name) for value, name in values}
     names = list(dict.fromkeys(named.values()))
     if all(isinstance(value, str) for value in named):
         names.sort()  # as one spells them, not as the data set does
     return names, {value: names.index(name) for value, name in named.items()}
+
+
+def _name(value: object) -> str:
+    """What a cell's value is called: 1.0 is 1, as a whole number becomes where other rows of the column are empty."""
+    if isinstance(value, bytes):
+        return value.decode(errors="surrogateescape")
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def _cells(table: "Dataset", label: str, image: str) -> Iterator[tuple[object, tuple[str | None, bytes | None]]]:

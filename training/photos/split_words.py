@@ -9,14 +9,16 @@ import unicodedata
 WORDS = {
     "train": (
         "train", "training", "trainings", "trn", "trainval", "entrenamiento", "entrainement", "entraînement",
+        "apprentissage", "addestramento", "treino", "treinamento", "обучение", "训练", "訓練", "学習", "훈련", "학습",
     ),
     "validation": (
         "validation", "validate", "validating", "valid", "val", "dev", "devel", "development", "crossvalidation",
-        "validierung", "validierungs", "validación", "validacion",
+        "validierung", "validierungs", "validación", "validacion", "convalida", "validação", "validacao", "валидация",
+        "验证", "驗證", "検証", "검증",
     ),
     "test": (
         "test", "tests", "testing", "eval", "evaluation", "holdout", "heldout", "unseen", "pred", "predict", "prueba",
-        "pruebas", "évaluation",
+        "pruebas", "évaluation", "tst", "teste", "тест", "测试", "測試", "テスト", "테스트",
     ),
 }  # fmt: skip
 _SPLIT_OF = {word: split for split, words in WORDS.items() for word in words}
@@ -24,7 +26,8 @@ _SPLIT_OF = {word: split for split, words in WORDS.items() for word in words}
 _FILLERS = (
     "set", "sets", "data", "dataset", "datasets", "split", "image", "images", "img", "imgs", "picture", "pictures",
     "pic", "pics", "photo", "photos", "file", "files", "folder", "dir", "seg", "sample", "samples", "daten",
-    "datensatz", "bilder", "fotos", "datos", "imágenes", "imagenes", "jpg", "jpeg", "png",
+    "datensatz", "bilder", "fotos", "datos", "imágenes", "imagenes", "jpg", "jpeg", "png", "集", "数据", "數據",
+    "データ", "用", "图片", "圖片", "画像", "세트", "데이터",
 )  # fmt: skip
 _LONGEST_FIRST = sorted(_FILLERS, key=len, reverse=True)
 

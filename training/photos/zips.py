@@ -1,10 +1,11 @@
 """A zip of pictures as a folder: unpacked once, by its content, and never to a place that a name in it chooses."""
 
+import errno
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from hub.errors import DataError
+from hub.errors import DataError, StorageError
 from hub.files import folder_aside, sha256
 from training.files import exclusive
 
@@ -27,6 +28,8 @@ def unpacked(path: Path, folder: Path) -> Path:
         StorageError: it cannot be unpacked there.
     """
     if not zipfile.is_zipfile(path):
+        if _starts_as_zip(path):
+            raise DataError(f"{path} is a zip that is cut short; make or download it again.")
         raise DataError(f"{path} is a file, but not a zip; unpack it, or give its folder.")
     target = folder / sha256(path)[:32]
     if not _is_whole(target):
@@ -35,6 +38,15 @@ def unpacked(path: Path, folder: Path) -> Path:
                 with folder_aside(target) as aside:
                     _extract(path, aside)
     return target
+
+
+def _starts_as_zip(path: Path) -> bool:
+    """Whether a file begins like a zip; what lists the files in it comes last, so one that is cut short has none."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(4) == b"PK\x03\x04"
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read ({(error.strerror or str(error)).lower()}).") from error
 
 
 def _is_whole(target: Path) -> bool:
@@ -50,7 +62,7 @@ def _count(folder: Path) -> int:
 def _extract(path: Path, aside: Path) -> None:
     left = MOST_TIMES * path.stat().st_size + SOME
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _opened(path) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
             if len(entries) > MOST_FILES:
                 raise DataError(f"{path} holds more than {MOST_FILES:,} files; unpack it and give the folder.")
@@ -73,3 +85,15 @@ def _extract(path: Path, aside: Path) -> None:
         (aside / COUNT).write_text(str(_count(aside)))
     except _DAMAGED as error:
         raise DataError(f"{path} is damaged and cannot be unpacked ({error}); make or download it again.") from error
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise DataError(f"{path} holds a name too long for this disk; make it again with shorter ones.") from error
+
+
+def _opened(path: Path) -> zipfile.ZipFile:
+    """The zip, with names in UTF-8 where they can be that: macOS writes them so without the mark that says it."""
+    try:
+        return zipfile.ZipFile(path, metadata_encoding="utf-8")
+    except UnicodeDecodeError:
+        return zipfile.ZipFile(path)

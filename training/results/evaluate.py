@@ -19,6 +19,7 @@ from hub.scores import SCORES, duration, number, score
 from training.files import write_json
 from training.photos.answers import evaluate
 from training.photos.data import Photos, load_photos
+from training.photos.sources import demand_outside
 from training.results import figures
 from training.results.bootstrap import scores_of
 
@@ -83,6 +84,8 @@ def run_evaluation(
         raise DataError(
             f"{bundle} is not a folder here, so nothing can be recorded in it; save the model to a folder first."
         )
+    if out:
+        demand_outside(data, Path(out), "--out")
     classifier = ImageClassifier.from_pretrained(bundle)
     record = _record_of(classifier, echo)
     photos = load_photos(data, classifier.image_size, cache=cache, progress=progress)

@@ -35,6 +35,7 @@ from hub.files import storage
 from hub.scores import many
 from training.files import DamagedError, read_json, write_json
 from training.photos.data import Photos, photos_of, summary
+from training.photos.sources import demand_outside
 from training.runs import differences, identity
 from training.search.search import Search, TimeUp
 from training.search.search_space import Space, default_space, parse_space
@@ -137,6 +138,7 @@ def run_search(
         raise DataError("Say when the search is to end: --trials 20, --time 2h, or both, whichever comes first.")
     until = started + (float("inf") if limit is None else seconds(limit))
     folder = run or Path("runs") / f"tune-{recipe}"
+    demand_outside(settings["data"], folder, "--run")
     with _held(folder):
         photos = photos_of(settings, cache=cache)
         print(summary(photos), flush=True)

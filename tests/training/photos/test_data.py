@@ -216,7 +216,7 @@ def test_a_label_column_of_lists_is_no_label_column(tmp_path):
     import datasets
 
     folder = labelled(tmp_path / "lists", [[0], [1]], datasets.List(datasets.Value("int64")))
-    with pytest.raises(DataError, match="has no label column"):
+    with pytest.raises(DataError, match="several values in a row"):
         load(folder, tmp_path)
 
 

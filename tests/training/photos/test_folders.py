@@ -116,10 +116,10 @@ def test_what_is_clear_is_read(tmp_path, case):
 
 
 UNCLEAR = {
-    ("cat/siamese/1.jpg", "dog/poodle/2.jpg"): "cat and dog: --data {}/LABEL, or siamese and poodle: --data '{}/*/LAB",
-    ("a/1.png", "b/c/2.png", "b/d/3.png"): "a and b: --data {}/LABEL, or c and d",
-    ("train/cat/a/1.jpg", "train/dog/b/2.jpg", "test/cat/a/3.jpg"): "--data {}/SPLIT/LABEL, or a and b",
-    ("train/cat/1.jpg", "train/dog/2.jpg", "test/cat/3.jpg", "extra/cat/4.jpg"): "--data {}/SPLIT/LABEL",
+    ("cat/siamese/1.jpg", "dog/poodle/2.jpg"): "cat and dog: {}/LABEL, or siamese and poodle: '{}/*/LAB",
+    ("a/1.png", "b/c/2.png", "b/d/3.png"): "a and b: {}/LABEL, or c and d",
+    ("train/cat/a/1.jpg", "train/dog/b/2.jpg", "test/cat/a/3.jpg"): "{}/SPLIT/LABEL, or a and b",
+    ("train/cat/1.jpg", "train/dog/2.jpg", "test/cat/3.jpg", "extra/cat/4.jpg"): "{}/SPLIT/LABEL",
     ("cat/1.jpg", "dog/1.jpg", "dog/test/2.jpg"): "may be a split",
     ("train_cats/1.jpg", "train_dogs/1.jpg", "test_cats/1.jpg"): "rename them to test/cats and the like",
     ("train/test/cat/1.jpg", "train/test/dog/1.jpg", "val/val/dog/1.jpg"): "move it out of one of them",
@@ -181,6 +181,16 @@ def test_the_words_for_splits_have_those_of_datasets():
 )  # fmt: skip
 def test_one_rule_for_the_words_of_splits(name, split):
     assert split_of(name) == split
+
+
+def test_words_for_splits_in_other_languages():
+    names = (
+        ["训练集", "学習用データ", "treino", "Apprentissage"],
+        ["验证集", "validação"],
+        ["测试集", "テスト", "teste"],
+    )
+    assert [{split_of(name) for name in group} for group in names] == [{"train"}, {"validation"}, {"test"}]
+    assert split_of("データ") is None
 
 
 def test_a_split_on_the_hub_needs_one_word_only():

@@ -1,15 +1,17 @@
 import io
 import os
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import Dataset
 
-from hub.errors import DataError
+from hub.errors import DataError, ImageError
 from training.photos.data import load_photos, summary, write_problems
-from training.photos.sources import Row, read_source, title_of
+from training.photos.sources import Row, demand_outside, read_source, title_of
 
 from ..conftest import draw, encode, write
 
@@ -112,8 +114,9 @@ def test_a_column_of_bytes_is_read_as_pictures(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        ({"label": ["a", "b"], "text": [b"abc", b"def"]}, "no picture column .its columns: label, text.*called image"),
-        ({"image": "pictures", "title": ["a", "b"]}, "no label column .its columns: image, title.*call .*label"),
+        ({"label": ["a", "b"], "text": [b"abc", b"def"]}, "no picture column .its columns: label, text.*the bytes"),
+        ({"image": "pictures", "title": ["a", "b"]}, "no label column .its columns: image, title.*rename .*label"),
+        ({"image": "pictures", "label": ["a", "a"]}, "has one label only .a."),
     ],
 )  # fmt: skip
 def test_a_table_without_the_columns_is_refused_with_what_to_do(tmp_path, columns, said):
@@ -121,6 +124,66 @@ def test_a_table_without_the_columns_is_refused_with_what_to_do(tmp_path, column
     columns = {name: cells if values == "pictures" else values for name, values in columns.items()}
     with pytest.raises(DataError, match=said):
         load(as_parquet(tmp_path / "set", columns), tmp_path)
+
+
+def test_cells_without_a_label_and_whole_numbers_in_a_column_with_gaps(tmp_path):
+    cells = [{"bytes": picture, "path": None} for picture, _ in pictures(4)]
+    for column, names in (
+        (["", "b", "c", "b"], ["b", "c"]),
+        ([None, 1.0, 2.0, 1.0], ["1", "2"]),
+        ([b"b", b"c"] * 2, ["b", "c"]),
+    ):
+        photos = load(as_parquet(tmp_path / "set", {"image": cells, "label": column}), tmp_path)
+        assert photos.label_names == names
+        assert photos.report["unlabelled"] == sum(not value for value in column)
+
+
+def test_a_data_set_as_save_to_disk_leaves_it_is_read(tmp_path):
+    cells = [{"bytes": picture, "path": None} for picture, _ in pictures(4)]
+    Dataset.from_dict({"image": cells, "label": ["a", "b"] * 2}).save_to_disk(tmp_path / "saved")
+    assert load(tmp_path / "saved", tmp_path).label_names == ["a", "b"]
+
+
+def test_of_several_data_sets_in_a_folder_the_names_are_said(tmp_path):
+    (tmp_path / "set").mkdir()
+    for name in ("one", "two"):
+        as_parquet(tmp_path / "set" / name, {"a": [1]})
+    parts = "".join(f"- config_name: {name}\n  data_files: {name}/*.parquet\n" for name in ("one", "two"))
+    (tmp_path / "set" / "README.md").write_text(f"---\nconfigs:\n{parts}---\n")
+    with pytest.raises(DataError, match="several data sets .one and two."):
+        load(tmp_path / "set", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [(["notes.txt"], "neither pictures nor tables"), (["part.zip"], "unpack what is packed in it")],
+)
+def test_a_folder_without_pictures_is_refused(tmp_path, files, said):
+    (tmp_path / "set").mkdir()
+    for name in files:
+        (tmp_path / "set" / name).write_bytes(b"x")
+    with pytest.raises(DataError, match=said):
+        load(tmp_path / "set", tmp_path)
+
+
+def test_an_empty_name_is_not_the_working_folder(tmp_path):
+    with pytest.raises(DataError, match="is empty"):
+        load("", tmp_path)
+
+
+def test_results_are_not_written_among_the_pictures(tmp_path):
+    (tmp_path / "set").mkdir()
+    demand_outside(tmp_path / "set", tmp_path / "settings", "--run")
+    demand_outside("someone/pictures", Path("runs"), "--run")
+    for inside in ("set", "set/runs/mine", "other/../set/runs"):
+        with pytest.raises(DataError, match="name a place elsewhere with --run"):
+            demand_outside(tmp_path / "set", tmp_path / inside, "--run")
+
+
+def test_a_pipe_among_the_pictures_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(ImageError, match="is not a file"):
+        Row("train", "train", 0, 0, str(tmp_path / "pipe.jpg"), None).bytes()
 
 
 def test_a_label_number_out_of_range_is_one_sentence_with_the_row(tmp_path):
@@ -179,11 +242,22 @@ def test_a_zip_of_label_folders_is_read_and_unpacked_once(tmp_path):
     assert len(load(archive, tmp_path)) == 2
 
 
+def test_names_in_a_zip_are_read_as_utf_8_where_they_can_be_that(tmp_path):
+    archive = zipped(tmp_path / "mac.zip", ["café/1.png", "dog/2.png"])
+    marked = archive.read_bytes()
+    unmarked = marked.replace(b"\x00\x08\x00\x00", b"\x00\x00\x00\x00")  # the mark that macOS leaves out
+    assert unmarked != marked
+    archive.write_bytes(unmarked)
+    assert load(archive, tmp_path).label_names == ["café", "dog"]
+    archive.write_bytes(unmarked.replace("café".encode(), b"caf\x82x"))  # an older system's é
+    assert load(archive, tmp_path).label_names == ["caféx", "dog"]
+
+
 def test_a_zip_that_can_be_read_in_two_ways_is_called_by_its_own_name(tmp_path):
     archive = zipped(tmp_path / "my pets.zip", ["cat/siamese/1.png", "dog/poodle/2.png"])
     with pytest.raises(DataError) as refused:
         load(archive, tmp_path)
-    assert f"--data '{archive}/LABEL'" in str(refused.value)
+    assert f"'{archive}/LABEL'" in str(refused.value)
     assert load(f"{archive}/LABEL", tmp_path).label_names == ["cat", "dog"]
 
 
@@ -193,6 +267,8 @@ def test_a_zip_that_can_be_read_in_two_ways_is_called_by_its_own_name(tmp_path):
         (lambda path: zipped(path, ["cat/1.png", "../../dog/2.png"]), "leads out of it"),
         (lambda path: zipped(path, ["cat/1.png", "/dog/2.png"]), "leads out of it"),
         (lambda path: zipped(path, ["cat", "cat/1.png"]), "is damaged and cannot be unpacked"),
+        (lambda path: zipped(path, ["cat/1.png", f"{'x' * 300}/2.png"]), "too long for this disk"),
+        (lambda path: path.write_bytes(b"PK\3\4" + bytes(99)), "cut short; make or download it again"),
         (lambda path: path.write_bytes(b"Rar!"), "not a zip; unpack it, or give its folder"),
         (lambda path: path.write_bytes(cut()), "is damaged and cannot be unpacked"),
     ],
