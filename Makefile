@@ -1,5 +1,6 @@
 # make app     open the page                         make app ARGS="--samples FOLDER"
-# make test    run every test                        make test ARGS="tests/hub -k heatmap"
+# make test    run the tests, in some minutes        make test ARGS="tests/hub -k heatmap"
+# make test-all   run those marked `long` too: every backbone, every format's process, every lesson
 # make lint    what the tests do not see
 # make train   fit the released recipe               make train ARGS="--data FOLDER --set epochs=3"
 # make verify  compare every runtime on photos       make verify PHOTOS=FOLDER BUNDLE=runs/mine/bundle
@@ -22,14 +23,15 @@ TRANSFORMERS := .venv-transformers
 NODE := .venv-node
 NPM := $(and $(shell command -v node),$(shell command -v npm))
 
-.PHONY: app test lint train verify photos-are-named screenshot clean
+.PHONY: app test test-all lint train verify photos-are-named screenshot clean
 .DELETE_ON_ERROR:
 
 app: $(STAMPS)/app
 	$(BIN)/python app.py $(ARGS)
 
-test: $(STAMPS)/dev
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+test: SELECTED = -m "not long"
+test test-all: $(STAMPS)/dev
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(SELECTED) $(ARGS)
 
 lint: $(STAMPS)/dev
 	$(BIN)/ruff check .

@@ -46,6 +46,7 @@ def place(tmp_path, monkeypatch, photos) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 def test_publishing(place):
     """From a Keras file to a copy that came back from the Hub; the evidence's head changes no answer."""
     names: dict = {}

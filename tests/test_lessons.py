@@ -183,7 +183,12 @@ def real_photos(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(
     scope="module",
-    params=["drawn", pytest.param("real", marks=pytest.mark.skipif(not PHOTOS, reason="PHOTOS names no folder"))],
+    params=[
+        "drawn",
+        pytest.param(
+            "real", marks=[pytest.mark.long, pytest.mark.skipif(not PHOTOS, reason="PHOTOS names no folder")]
+        ),
+    ],
 )
 def course(request, tmp_path_factory) -> Course:
     """The lessons, on what they draw and on real photos."""
@@ -217,6 +222,7 @@ def test_data(course):
     assert (course.runs / "look" / "index.html").is_file()
 
 
+@pytest.mark.long
 def test_the_parts_of_a_network(course):
     read = course[2]
     assert read.printed[0].split() == ["[[0.", "1.", "0.]", "[0.", "1.", "0.]", "[0.", "1.", "0.]]"]
@@ -227,6 +233,7 @@ def test_the_parts_of_a_network(course):
     assert read.printed[3].startswith("[0.665 0.245 0.09 ] 0.408\n0.4076")
 
 
+@pytest.mark.long
 def test_the_evidence_is_the_score_and_grad_cam(course):
     read = course[2]
     prediction, k = read.names["prediction"], read.names["k"]
@@ -238,6 +245,7 @@ def test_the_evidence_is_the_score_and_grad_cam(course):
     assert Image.open(course.runs / "evidence.png").size == (320, 320)
 
 
+@pytest.mark.long
 def test_both_heads_learn(course):
     read = course[2]
     losses = [float(loss) for loss in re.findall(r"log loss (\S+) on training", read.text)]
@@ -247,6 +255,7 @@ def test_both_heads_learn(course):
     assert "Report on evidence" in (course.runs / "evidence" / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 def test_an_experiment(course):
     read = course[3]
     found = json.loads((course.runs / "augmentation" / "compare.json").read_text())
@@ -259,6 +268,7 @@ def test_an_experiment(course):
     assert Image.open(course.runs / "preview.png").size[1] > 400
 
 
+@pytest.mark.long
 def test_transfer_learning(course):
     read = course[4]
     free, fewer = read.numbers(r"^(.*) weights may move\n(.*) with the first 70 % of the layers frozen$")
@@ -275,6 +285,7 @@ def test_transfer_learning(course):
         assert course.scores("transfer")["log_loss"]["value"] < frozen or course.real
 
 
+@pytest.mark.long
 def test_scores(course):
     read = course[5]
     scores = course.scores("evidence", "test")
@@ -289,6 +300,7 @@ def test_scores(course):
     np.testing.assert_allclose(read.names["sigmoid"], read.names["two"][:, 1], atol=1e-12)  # one unit and two
 
 
+@pytest.mark.long
 def test_out(course):
     read = course[5]
     assert np.abs(read.names["onnx"].predict_tensors(read.names["pixels"])[0]).max() > 1
@@ -336,6 +348,7 @@ def own(tmp_path_factory) -> tuple[Reader, Read]:
     return reader, reader.read(OWN)
 
 
+@pytest.mark.long
 def test_a_strangers_photos(own):
     reader, read = own
     assert read.numbers(r"^20 held out: 90 % ± (.*) points$") == [13]  # 1.96 √(0.9 · 0.1 / 20)
@@ -352,6 +365,7 @@ def test_a_strangers_photos(own):
     assert answer["labels"] == sorted(LABELS) and answer["results"][0]["label"] in LABELS
 
 
+@pytest.mark.long
 def test_what_the_terminal_says_is_explained(own):
     _, read = own
     rows = re.findall(r"^\| `([^`]+)` \|", section("4. Train"), re.MULTILINE)
@@ -374,6 +388,7 @@ def refusal(folder: Path, *arguments: str) -> str:
     return str(done.exception)
 
 
+@pytest.mark.long
 def test_every_refusal_that_the_page_explains(own, tmp_path):
     fit = ["fit", "your_own", "--data", "my photos"]
 

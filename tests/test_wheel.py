@@ -17,6 +17,7 @@ from skimage.data import chelsea
 
 from hub import ImageClassifier
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).parent.parent
 HEAVY = ["tensorflow", "keras", "torch", "jax", "gradio", "datasets", "pandas", "sklearn", "matplotlib"]
 

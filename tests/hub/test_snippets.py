@@ -52,6 +52,7 @@ def released(tmp_path, photo_files) -> Path:
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name",
     [

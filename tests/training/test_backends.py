@@ -32,6 +32,7 @@ def data(tmp_path_factory):
     return write(tmp_path_factory.mktemp("stripes") / "stripes", {"train": rows}, names=("lying", "standing"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_a_small_network_learns_on_each_backend(backend, data, tmp_path):
     command = [sys.executable, "-m", "training", "fit", "mnist_cnn_augmented", "--data", str(data)]

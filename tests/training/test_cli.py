@@ -104,6 +104,7 @@ def test_evaluate_on_other_pictures_claims_no_test_score(trained):
     assert "not a test score" in printed
 
 
+@pytest.mark.long
 def test_push_to_publishes_what_every_runtime_agrees_on(trained, shapes, tmp_path):
     """The trained run again without its bundle, in a process of its own; its test split stays closed this time."""
     folder, _ = trained

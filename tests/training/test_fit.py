@@ -53,6 +53,7 @@ def state(run: Path) -> dict:
         return {}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)  # four processes that each start TensorFlow
 def test_a_run_killed_twice_ends_with_the_weights_of_one_never_killed(shapes, cache, tmp_path):
     def start(run):

@@ -355,6 +355,7 @@ def test_refusals_are_one_sentence_and_send_nothing(client, hub, repo, bundle_2)
 # ---- and it runs
 
 
+@pytest.mark.long
 def test_what_was_pushed_runs(client, hub, repo, bundle_2, photo_files, tmp_path):
     """Downloaded into an empty folder, each Space starts there and answers a picture, without TensorFlow or Keras."""
     served = f"{repo}-model"

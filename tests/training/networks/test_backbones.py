@@ -14,6 +14,7 @@ FAMILIES = {
     "ResNet50": "resnet", "ResNet50V2": "resnet_v2", "DenseNet121": "densenet", "EfficientNetB0": "efficientnet",
     "EfficientNetV2B0": "efficientnet_v2", "Xception": "xception", "InceptionV3": "inception_v3",
 }  # fmt: skip
+QUICK = ("MobileNetV2", "MobileNetV3Small")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,9 @@ def test_what_does_not_fit_is_one_sentence(tmp_path):
         evidence_model("MobileNetV2", str(tmp_path / "text.weights.h5"), 64, 2)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in FAMILIES]
+)
 def test_another_backbone_is_one_changed_line_and_learns(name, tmp_path):
     changes = [f"backbone={name}", "backbone_weights=random", "size=75", "live_batch_norm=True", "dropout=0.1"]
     model = build(override(load_recipe("cats_vs_dogs_mobilenetv2"), changes), 3)

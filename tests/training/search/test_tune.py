@@ -420,6 +420,7 @@ def test_the_command_that_is_named_finds_the_best_trained_already_in_its_folder(
     assert "Already trained." in capsys.readouterr().out
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)  # a process that starts TensorFlow
 def test_a_search_that_is_killed_goes_on_to_what_it_would_have_found(searched, shapes, tmp_path):
     whole, cache, _ = searched
