@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import pictures
+from benchmarks.chromium import CHROMIUM, started
 from benchmarks.processes import APP, running
 from benchmarks.speed import quartiles
 from hub.bundle import DEFAULT
@@ -25,14 +26,6 @@ from hub.bundle import DEFAULT
 WANTED = 0.3  # seconds
 WARM_UP = 2
 PAUSE = 500  # milliseconds from the page's readiness to the photo: what it still loads is not the photo's
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = (
-    "--no-sandbox",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-gpu",
-)
 INPUT, MAP = "#photo input[type=file]", "#figure img.map"
 
 # Both events are caught on their way down, since `load` does not bubble and the parts are made anew by the page.
@@ -51,11 +44,8 @@ WATCH = """([input, map]) => {
 
 def waits(address: str, folder: Path, rounds: int, chromium: str = CHROMIUM, warm_up: int = WARM_UP) -> np.ndarray:
     """Return the seconds (rounds,) from a photo's choice to its map."""
-    from playwright.sync_api import sync_playwright
-
     seconds = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+    with started(path=chromium) as browser:
         page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
         page.set_default_timeout(30_000)
         for turn in range(-warm_up, rounds):
@@ -71,7 +61,6 @@ def waits(address: str, folder: Path, rounds: int, chromium: str = CHROMIUM, war
                 raise RuntimeError(f"No {MAP} was loaded within 20 seconds of the photo's choice.")
             if turn >= 0:
                 seconds.append(waited)
-        browser.close()
     return np.array(seconds)
 
 

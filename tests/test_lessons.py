@@ -185,9 +185,7 @@ def real_photos(folder: Path) -> dict[str, str]:
     scope="module",
     params=[
         "drawn",
-        pytest.param(
-            "real", marks=[pytest.mark.long, pytest.mark.skipif(not PHOTOS, reason="PHOTOS names no folder")]
-        ),
+        pytest.param("real", marks=[pytest.mark.long, pytest.mark.skipif(not PHOTOS, reason="PHOTOS names no folder")]),
     ],
 )
 def course(request, tmp_path_factory) -> Course:

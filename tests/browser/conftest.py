@@ -14,19 +14,11 @@ import pytest
 from PIL import Image
 from skimage.data import chelsea
 
+from benchmarks import chromium
 from tests.app_process import free_port, get, started
 
 ROOT = Path(__file__).parents[2]
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = (
-    "--no-sandbox",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-gpu",
-    "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",
-)
+CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 
 
 @contextmanager
@@ -43,23 +35,14 @@ def app(*arguments: object, folder: Path) -> Iterator[str]:
     assert not list(folder.glob("uploads-*"))
 
 
-@contextmanager
-def chromium() -> Iterator:
-    """Start the system's Chromium; gives a Playwright browser."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture(scope="session")
 def browser():
     """The browser, once for all tests; where there is none, its tests are skipped with this reason."""
-    if not shutil.which(CHROMIUM):
-        pytest.skip(f"{CHROMIUM} is not installed (apt-get install chromium), so the page was not tried in a browser")
-    with chromium() as browser:
+    if not shutil.which(chromium.CHROMIUM):
+        pytest.skip(
+            f"{chromium.CHROMIUM} is not installed (apt-get install chromium), so the page was not tried in a browser"
+        )
+    with chromium.started(*CAMERA) as browser:
         yield browser
 
 

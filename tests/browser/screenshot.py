@@ -6,7 +6,8 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from tests.browser.conftest import ROOT, Tab, app, chromium
+from benchmarks import chromium
+from tests.browser.conftest import CAMERA, ROOT, Tab, app
 
 
 def screenshot(out: Path, model: str | None = None) -> None:
@@ -15,7 +16,7 @@ def screenshot(out: Path, model: str | None = None) -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         app(*arguments, folder=Path(folder)) as address,
-        chromium() as browser,
+        chromium.started(*CAMERA) as browser,
     ):
         context = browser.new_context(viewport={"width": 1280, "height": 1000}, device_scale_factor=1.5)
         tab = Tab(context, address)

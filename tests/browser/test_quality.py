@@ -10,8 +10,8 @@ from hub.record import Record
 from space.languages import Say
 from space.quality import Quality
 from tests.browser.conftest import app, opened
+from tests.records import recorded
 from tests.space.attacks import ATTACKS
-from tests.space.records import recorded
 
 SPOT = """(index) => {
     const spot = document.querySelectorAll("#quality-charts .spot")[index].getBoundingClientRect();

@@ -50,6 +50,13 @@ def test_calibration_is_the_mean_gap_of_fifteen_bins(labels):
     assert found.error == pytest.approx(gaps / len(truth))
 
 
+def test_calibration_error_of_a_bin_is_the_gap_of_its_means():
+    # Ten answers of exactly the same certainty, seven right: one bin, gap |0.7 - p|.
+    logits = np.tile([[0.0, 2.0]], (10, 1))
+    labels = np.array([1] * 7 + [0] * 3)
+    assert calibration(labels, logits).error == pytest.approx(abs(0.7 - 1 / (1 + np.exp(-2))))
+
+
 def test_wilson_of_known_shares():
     low, high = wilson(np.array([0.5, 1.0, 0.0]), np.array([10, 10, 10]))
     np.testing.assert_allclose(low, [0.2366, 0.7225, 0.0], atol=1e-4)

@@ -27,7 +27,7 @@ from space.languages import LANGUAGES, Say, texts
 from space.offer import Offer
 from space.quality import ON_A_PAGE, Quality, about, area, mistakes, numbers, snippet
 from space.record import Photos
-from tests.space.records import recorded, without_evidence, write
+from tests.records import recorded, without_evidence, write
 
 SAY = Say("en")
 HOSTILE = "<img src=x onerror=alert(1)> {{value}} '\""

@@ -4,14 +4,13 @@ import json
 import math
 import shutil
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 from sklearn import metrics as sk
 
 from hub.config import read_config
@@ -19,8 +18,9 @@ from hub.errors import BundleError, DataError
 from hub.images import open_image, pixel_hash, to_tensor
 from hub.metrics import read_metrics
 from hub.publishing import card
-from hub.record import Predictions, predictions_table, read_predictions
-from hub.scores import SCORES, calibration, log_odds, score
+from hub.record import predictions_table, read_predictions
+from hub.scores import SCORES, log_odds, score
+from tests.records import drawn_predictions
 from training.photos.answers import evaluate, map_labels
 from training.photos.data import Photos
 from training.results.bootstrap import RESAMPLES, ResampledScores, metrics, point_scores, resample_counts, scores_of
@@ -56,13 +56,6 @@ def test_scores_of_four_pictures_are_those_worked_out_by_hand():
     assert found["confusion_matrix"] == [[1, 1], [1, 1]]
     assert found["photos"] == 4
     assert found["bootstrap"] == {"resamples": 50, "level": 0.95, "seed": 0}
-
-
-def test_calibration_error_of_a_bin_is_the_gap_of_its_means():
-    # Ten answers of exactly the same certainty, seven right: one bin, gap |0.7 - p|.
-    logits = np.tile([[0.0, 2.0]], (10, 1))
-    labels = np.array([1] * 7 + [0] * 3)
-    assert calibration(labels, logits).error == pytest.approx(abs(0.7 - 1 / (1 + math.exp(-2))))
 
 
 @pytest.mark.parametrize("labels", [2, 3, 7])
@@ -108,15 +101,6 @@ def test_many_label_scores_are_scikit_learns_macro_ones():
     assert value["f1"] == sk.f1_score(truth, logits.argmax(1), average="macro")
     expected = sk.average_precision_score(np.eye(4)[truth], p, average="macro")
     assert value["average_precision"] == pytest.approx(expected, abs=1e-12)
-
-
-def test_log_odds_order_answers_that_probabilities_cannot_tell_apart():
-    logits = np.array([[0.0, 50.0], [0.0, 60.0]])
-    assert softmax(logits, axis=1)[0, 1] == softmax(logits, axis=1)[1, 1] == 1
-    np.testing.assert_allclose(log_odds(logits)[:, 1], [50, 60])
-    three = np.array([[1.0, 2.0, 4.0]])
-    p = np.exp(log_softmax(three, axis=1))
-    np.testing.assert_allclose(log_odds(three), np.log(p / (1 - p)))
 
 
 def test_interval_is_the_percentiles_of_a_plain_bootstrap():
@@ -178,56 +162,11 @@ def test_what_cannot_be_scored_is_refused_in_one_sentence(labels, logits):
     assert "\n" not in str(refusal.value)
 
 
-# The record
-
-
-def some_predictions(labels: int = 2, pictures: int = 9, split: str = "test", seed: int = 0) -> Predictions:
-    truth, _ = random_answers(labels, pictures, seed)
-    evidence = np.random.default_rng(seed).normal(size=(pictures, 2, 3, labels)).astype(np.float32)
-    return Predictions(
-        hashes=np.array([f"{split}{seed}{i}" for i in range(pictures)]),
-        splits=np.full(pictures, split),
-        labels=truth,
-        logits=evidence.mean((1, 2)),
-        evidence=evidence,
-        label_names=["cat", "dog", "fox"][:labels],
-    )
-
-
-@pytest.mark.parametrize("labels", [2, 3])
-def test_record_reads_back_to_the_bit(tmp_path, labels):
-    held, test = some_predictions(labels, 4, "validation", 1), some_predictions(labels, 9)
-    table = predictions_table([held, test])
-    assert table.column_names == ["hash", "split", "label", "logits", "evidence"]
-    assert json.loads(table.schema.metadata[b"grid"]) == [2, 3]
-    pq.write_table(table, tmp_path / "predictions.parquet")
-    found = read_predictions(tmp_path)
-    assert found.label_names == test.label_names and len(found) == 13
-    for split, expected in (("validation", held), ("test", test)):
-        part = found.subset(split)
-        for name in ("hashes", "splits", "labels", "logits", "evidence"):
-            np.testing.assert_array_equal(getattr(part, name), getattr(expected, name))
-        assert scores_of(part, resamples=20) == scores_of(expected, resamples=20)
-
-
-def test_record_of_a_model_without_a_map_reads_back(tmp_path):
-    plain = replace(some_predictions(), evidence=None)
-    pq.write_table(predictions_table(plain), tmp_path / "predictions.parquet")
-    found = read_predictions(tmp_path / "predictions.parquet")
-    assert found.evidence is None and found.take(np.array([2, 0])).evidence is None
-    np.testing.assert_array_equal(found.logits, plain.logits)
-
-
-def test_missing_and_damaged_records_are_refused_in_one_sentence(tmp_path):
-    with pytest.raises(BundleError, match="predictions.parquet"):
-        read_predictions(tmp_path)
-    (tmp_path / "predictions.parquet").write_bytes(b"no table")
-    with pytest.raises(BundleError, match="not a record"):
-        read_predictions(tmp_path)
+# Pictures of the record
 
 
 def test_overlap_counts_pictures_by_hash_in_the_records_order():
-    record = some_predictions(pictures=3)
+    record = drawn_predictions(pictures=3)
     half, none = overlaps(np.array(["x", "test02", "test00"]), record), overlaps(np.array(["x"]), record)
     assert half[0].rows.tolist() == [2, 1] and not half[0].complete
     assert len(none[0].rows) == 0 and none[0].recorded == 3

@@ -44,6 +44,20 @@ def write(folder: Path, predictions: Predictions, *, metrics: bool = True) -> No
     )
 
 
+def drawn_predictions(labels: int = 2, pictures: int = 9, split: str = "test", seed: int = 0) -> Predictions:
+    """A record of drawn answers of one split."""
+    rng = np.random.default_rng(seed)
+    evidence = rng.normal(size=(pictures, 2, 3, labels)).astype(np.float32)
+    return Predictions(
+        hashes=np.array([f"{split}{seed}{i}" for i in range(pictures)]),
+        splits=np.full(pictures, split),
+        labels=rng.integers(0, labels, pictures),
+        logits=evidence.mean((1, 2)),
+        evidence=evidence,
+        label_names=["cat", "dog", "fox"][:labels],
+    )
+
+
 def without_evidence(predictions: Predictions) -> Predictions:
     """The same answers of a model whose head keeps no map."""
     return replace(predictions, evidence=None)
