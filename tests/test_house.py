@@ -34,7 +34,8 @@ ROOT = Path(__file__).parent.parent
 SPACE, TRAINING, DEV = "requirements.txt", "requirements-training.txt", "requirements-dev.txt"
 TRANSFORMERS = "requirements-transformers.txt"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT, TOOL = PYPROJECT["project"], PYPROJECT["tool"]
 PIP = "--disable-pip-version-check --requirement"
 COLOURS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}  # the ones a Space may have
 LARGE = {"tensorflow", "tensorflow-cpu", "keras", "torch", "jax", "datasets", "scikit-learn"}
@@ -216,8 +217,8 @@ def test_pages_point_at_what_exists(page):
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     code = re.findall(r"(?s)^```sh\n(.*?)^```|`([^`\n]+)`|^    ([^\n]*)$", text.replace("\\\n", ""), re.MULTILINE)
     for line in itertools.chain(*(part.splitlines() for parts in code for part in parts)):
-        for target in re.findall(r"\bmake ([a-z]+)", line):
-            assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"it names make {target}"
+        for target in re.findall(r"\bmake ([a-z]+(?:-[a-z]+)*)", line):
+            assert re.search(rf"^[a-z -]*\b{target}\b[a-z -]*: ", makefile, re.MULTILINE), f"it names make {target}"
         for room, name, inner in re.findall(r"\b(hub|training) ([a-z]+)(?: ([a-z]+))?\b", line):
             command = typer.main.get_command({"hub": hub.cli, "training": training.cli}[room].app).commands.get(name)
             command = command.commands.get(inner) if hasattr(command, "commands") else command
@@ -339,6 +340,23 @@ def test_make_verify_wants_photos(tmp_path):
     assert not (tmp_path / ".venv").exists()
 
 
+def test_what_make_test_leaves_out_is_in_make_test_all(tmp_path):
+    """One mark tells them apart, CI runs the whole, and who names tests names them to both."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+
+    def planned(target: str) -> str:
+        arguments = ["make", "-n", "-o", ".venv/stamps/dev", target, "ARGS=tests/hub -k map"]
+        done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=True)
+        return next(line for line in done.stdout.splitlines() if "pytest" in line)
+
+    short, whole = planned("test"), planned("test-all")
+    assert short.replace(' -m "not long"', "") == " ".join(whole.split()) != short
+    assert whole.endswith("tests/hub -k map")
+    assert "\nmake test-all " in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert "addopts" in TOOL["pytest"]["ini_options"] and "-m" not in TOOL["pytest"]["ini_options"]["addopts"].split()
+    assert [marker.partition(":")[0] for marker in TOOL["pytest"]["ini_options"]["markers"]] == ["long"]
+
+
 def test_make_installs_once(tmp_path):
     """Set-up runs when requirements are newer than the stamp, and not again; the page needs only its own."""
     for name in ("Makefile", SPACE, TRAINING, DEV, TRANSFORMERS):
@@ -350,7 +368,7 @@ def test_make_installs_once(tmp_path):
 
     assert "--requirement requirements.txt" in planned("app")
     assert TRAINING not in planned("app")
-    assert f"--requirement {DEV}" in planned("test")
+    assert f"--requirement {DEV}" in planned("test") and f"--requirement {DEV}" in planned("test-all")
     verify = ("verify", "PHOTOS=my photos", "NPM=", "BUNDLE=mine")
     assert f".venv-transformers/bin/python -m pip install --quiet {PIP} {TRANSFORMERS}" in planned(*verify)
     asked = 'hub verify "mine" --photos "my photos" --using transformers=.venv-transformers/bin/python'

@@ -6,8 +6,11 @@ ones (tests/test_real_photos.py), the lessons are read again with a small part o
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import importlib
 import io
+import itertools
 import json
 import os
 import re
@@ -34,9 +37,11 @@ from tests.app_process import free_port, get, predict, started
 from tests.hub_server import HubServer
 from tests.pictures import encode
 from training.photos.data import load_photos
+from training.settings import load_recipe, override
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
+OWN = DOCS / "your_own_photos.md"
 LESSONS = {int(path.name[0]): path for path in sorted((DOCS / "lessons").glob("[1-9]_*.md"))}
 NEEDS = {2: [1], 3: [1], 5: [1, 2]}  # whose folders a lesson uses
 PHOTOS, WEIGHTS = os.environ.get("PHOTOS"), os.environ.get("BACKBONE_WEIGHTS")
@@ -167,18 +172,46 @@ def part_of(name: str, rows: int, folder: Path) -> Path:
     return folder / name
 
 
-def real_photos(folder: Path) -> dict[str, str]:
-    """What the lessons say of drawn pictures, and what instead."""
-    digits, pets, weights = part_of("mnist", 1800, folder), part_of("cats_vs_dogs", 400, folder), WEIGHTS or "random"
+def instead(digits: str, pets: str, weights: str) -> dict[str, str]:
+    """What the lessons say of drawn pictures, and what is read in its place where there are real ones."""
     return {
-        'DATA = "runs/digits"': f"DATA = {str(digits)!r}",
-        " runs/digits ": f" {shlex.quote(str(digits))} ",
-        'DATA, SIZE = "runs/shapes", 32': f"DATA, SIZE = {str(pets)!r}, 96",
-        " runs/shapes ": f" {shlex.quote(str(pets))} ",
+        'DATA = "runs/digits"': f"DATA = {digits!r}",
+        " runs/digits ": f" {shlex.quote(digits)} ",
+        'DATA, SIZE = "runs/shapes", 32': f"DATA, SIZE = {pets!r}, 96",
+        " runs/shapes ": f" {shlex.quote(pets)} ",
         'WEIGHTS = "runs/cats_and_dogs.weights.h5"': f"WEIGHTS = {weights!r}",
         "--backbone-weights runs/cats_and_dogs.weights.h5": f"--backbone-weights {shlex.quote(weights)}",
-        "--set size=32 --set epochs=3": "--set size=96 --set epochs=1",
+        "--set size=32 --set epochs=2": "--set size=96 --set epochs=1",
     }
+
+
+def real_photos(folder: Path) -> dict[str, str]:
+    """The same, of a small part of the real ones."""
+    digits, pets = part_of("mnist", 1800, folder), part_of("cats_vs_dogs", 400, folder)
+    return instead(str(digits), str(pets), WEIGHTS or "random")
+
+
+def test_what_real_photos_replace_stands_in_the_lessons():
+    """Else the lessons would be read with drawn pictures where real ones are meant."""
+    code = "".join(block for page in LESSONS.values() for _, block in blocks(page))
+    assert [text for text in instead("digits", "pets", "weights") if text not in code] == []
+
+
+def test_the_lessons_import_and_set_what_exists():
+    """Looked up without running them, so that a rename is seen at once; the long tests run them."""
+    pages = [*LESSONS.values(), OWN]
+    for page in pages:
+        for language, code in blocks(page):
+            if language == "python":
+                for node in ast.walk(ast.parse(code)):
+                    if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in ("hub", "training"):
+                        module = importlib.import_module(node.module)
+                        assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == [], page
+            for line in code.replace("\\\n", "").splitlines() if language == "sh" else []:
+                words = shlex.split(line)
+                if words[1:4] == ["-m", "training", "fit"]:
+                    assignments = [value for name, value in itertools.pairwise(words) if name == "--set"]
+                    override(load_recipe(words[4]), assignments)
 
 
 @pytest.fixture(
@@ -310,7 +343,6 @@ def test_out(course):
 # A stranger's photos ----------------------------------------------------------------------------------------
 
 LABELS = ["Wild rose", "Gänseblümchen", "it's a weed", "no. 5 & co", "[unknown] 100%"]
-OWN = DOCS / "your_own_photos.md"
 
 
 def draw(label: int, number: int) -> Image.Image:

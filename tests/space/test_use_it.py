@@ -98,8 +98,8 @@ def test_the_routes_beside_the_queue_are_no_way_around(address_2, cat, tmp_path)
             ask(path, visitor.upload("photo.jpg", cat.read_bytes()))
 
 
-def test_a_model_of_the_hub_brings_the_cards_snippets(verified_2, tmp_path):
-    folder = shutil.copytree(verified_2, tmp_path / ("0" * 40))
+def test_a_model_of_the_hub_brings_the_cards_snippets(tmp_path):
+    folder = shutil.copytree(DEFAULT, tmp_path / ("0" * 40))
     classifier = ImageClassifier.from_pretrained(folder)
     assert use_it.other_formats(classifier) == {}  # a folder that no visitor has
     classifier.name, classifier._download = "tester/model", {"repo_id": "tester/model"}  # as from the Hub

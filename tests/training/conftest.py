@@ -1,11 +1,15 @@
 """Small labelled picture data sets, drawn by code and written as the Hub stores them."""
 
 import io
+import sys
 
 import datasets
+import huggingface_hub
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+
+from training import cli
 
 
 def draw(label: int, seed: int, size: int = 48) -> Image.Image:
@@ -41,3 +45,20 @@ def shapes(tmp_path_factory):
     """320 discs and squares in one split, nothing wrong with any."""
     rows = [(encode(draw(i % 2, i)), i % 2) for i in range(320)]
     return write(tmp_path_factory.mktemp("shapes") / "shapes", {"train": rows})
+
+
+@pytest.fixture
+def refused(monkeypatch, capsys):
+    """Give `python -m training` a command that it refuses, with no Hub to ask; returns the one sentence."""
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+    def ask(*arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["training", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        (sentence,) = capsys.readouterr().err.splitlines()
+        assert stop.value.code == 2
+        return sentence
+
+    return ask

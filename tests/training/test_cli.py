@@ -19,7 +19,7 @@ from training.photos.preview import _in_turn
 from .conftest import draw, encode, write
 
 RECIPE = "cats_vs_dogs_mobilenetv2"
-SMALL = ["size=32", "epochs=1", "batch_size=64", "warmup_steps=1", "inverse_regularisation=[1.0]"]
+SMALL = ["backbone=MobileNet", "size=32", "epochs=1", "batch_size=64", "warmup_steps=1", "inverse_regularisation=[1.0]"]
 
 
 def run(*arguments, code=0):
@@ -125,7 +125,7 @@ def test_push_to_publishes_what_every_runtime_agrees_on(trained, shapes, tmp_pat
             ]  # fmt: skip
             return subprocess.run(command, capture_output=True, text=True, env=environment)
 
-        refused = fit("--using", "transformers=no-such-python")
+        refused = fit("--using", "litert=no-such-python")
         assert refused.returncode == 2
         assert "no-such-python cannot be started" in refused.stderr
         assert not hub.repos  # before anything was made
@@ -237,14 +237,8 @@ def test_preview_draws_a_row_for_each_knob(shapes, tmp_path):
         (["fit", RECIPE, "--push-to", "me/x", "--using", "transformers"], "is not RUNTIME=PATH"),
     ],
 )
-def test_a_refusal_is_one_sentence_and_exit_code_2(arguments, sentence, tmp_path):
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "training", *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=os.getcwd())
-    assert result.returncode == 2
-    assert sentence in result.stderr
-    assert "Traceback" not in result.stderr
-    assert len([line for line in result.stderr.splitlines() if sentence in line]) == 1
+def test_a_refusal_is_one_sentence_and_exit_code_2(arguments, sentence, refused):
+    assert sentence in refused(*arguments)
 
 
 def test_help_teaches():
