@@ -21,7 +21,24 @@ LABELS = {2: ["cat", "dog"], 3: ["cat", "dog", "fox"]}
 
 def pytest_collection_modifyitems(items) -> None:
     """Begin with the long files: of two workers, neither is then left with one of them at the end."""
-    items.sort(key=lambda item: (item.path.name not in LONG, "training" not in item.path.parts))
+    items.sort(
+        key=lambda item: (
+            item.path.name not in LONG,
+            *(room not in item.path.parts for room in ("browser", "training")),
+        )
+    )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give each worker whole files, and one of them all that needs the browser and its page: both take long to start."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Rooms(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "browser" if nodeid.startswith("tests/browser/") else super()._split_scope(nodeid)
+
+    return Rooms(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def draw_photos(count: int, seed: int) -> np.ndarray:

@@ -162,22 +162,31 @@ class Tab:
         return self.page.locator("#figure img.map").first.get_attribute("src")
 
 
-@pytest.fixture(params=[(1280, 800), (390, 844)], ids=["desktop", "phone"])
+DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+
+
+@pytest.fixture(params=[DESKTOP, PHONE], ids=["desktop", "phone"])
+def laid_out(request, browser, address):
+    """A fresh tab at each width, for what is laid out differently; when the test is over, it must be unharmed."""
+    yield from opened(browser, address, request.param)
+
+
+@pytest.fixture(params=[DESKTOP, pytest.param(PHONE, marks=pytest.mark.long)], ids=["desktop", "phone"])
 def viewport(request) -> dict[str, int]:
-    """A desktop's and a phone's window."""
-    return dict(zip(("width", "height"), request.param, strict=True))
+    """A desktop's window, and in the long tests a phone's."""
+    return request.param
 
 
 @pytest.fixture
 def tab(browser, address, viewport):
-    """A fresh tab at one of the sizes; when the test is over, nothing bad may have happened in it."""
+    """The same, of a desktop's width; of a phone's too in the long tests."""
     yield from opened(browser, address, viewport)
 
 
 @pytest.fixture
 def desktop_tab(browser, address):
-    """A fresh tab at desktop size only, for what does not depend on the size."""
-    yield from opened(browser, address, {"width": 1280, "height": 800})
+    """The same, at desktop size only, for what does not depend on the size."""
+    yield from opened(browser, address, DESKTOP)
 
 
 def opened(browser, address: str, viewport: dict[str, int], **options):

@@ -14,10 +14,9 @@ from hub import ImageClassifier
 from hub.batch import answers, columns, csv_line, row
 from space.languages import Say
 from space.many import margin_of, verdict
-from tests.browser.conftest import opened
+from tests.browser.conftest import PHONE, opened
 from tests.space.conftest import served
 
-PHONE = {"width": 390, "height": 844}
 ROWS = "#many-table tbody tr"
 
 

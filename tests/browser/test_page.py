@@ -11,22 +11,22 @@ from PIL import Image
 from hub import ImageClassifier
 from hub.heatmaps import overlay, shown_map
 from hub.images import open_image
-from tests.browser.conftest import opened
+from tests.browser.conftest import DESKTOP, opened
 
 
-def test_a_sample_is_answered_with_probabilities_and_a_map(tab, bundle_2, pictures):
-    assert tab.page.locator("h1").inner_text() == "Cat or dog?"
-    tab.click_sample()
+def test_a_sample_is_answered_with_probabilities_and_a_map(laid_out, bundle_2, pictures):
+    assert laid_out.page.locator("h1").inner_text() == "Cat or dog?"
+    laid_out.click_sample()
     expected = ImageClassifier.from_pretrained(bundle_2)(pictures / "my_cat.jpg")
-    rows = tab.page.locator("#verdict .shares li").all_inner_texts()
+    rows = laid_out.page.locator("#verdict .shares li").all_inner_texts()
     for row, answer in zip(rows, expected, strict=True):
         assert row.split()[:2] == [answer["label"], f"{100 * answer['score']:.1f}"]
-    sentence = tab.page.locator("#verdict .verdict").inner_text()
+    sentence = laid_out.page.locator("#verdict .verdict").inner_text()
     assert re.match(rf"{expected[0]['label'].capitalize()}, \d\d\.\d\s%\.\s+The strongest evidence", sentence)
-    assert tab.page.locator("#label input:checked").get_attribute("value") == expected[0]["label"]
-    assert "exact for the network’s last layer, not for pixels" in tab.page.locator("#about").inner_text()
+    assert laid_out.page.locator("#label input:checked").get_attribute("value") == expected[0]["label"]
+    assert "exact for the network’s last layer, not for pixels" in laid_out.page.locator("#about").inner_text()
     # On a phone as well, the answer is in the window without scrolling.
-    tab.page.wait_for_function(
+    laid_out.page.wait_for_function(
         "document.querySelector('#verdict .verdict').getBoundingClientRect().bottom < innerHeight"
     )
 
@@ -61,15 +61,15 @@ def test_an_upload_is_answered(tab, tmp_path):
     assert "%" in tab.page.locator("#verdict").inner_text()
 
 
-def test_opacity_and_view_are_the_browsers_own_affair(tab):
-    tab.click_sample()
-    page, requests = tab.page, []
+def test_opacity_and_view_are_the_browsers_own_affair(laid_out):
+    laid_out.click_sample()
+    page, requests = laid_out.page, []
     page.on("request", lambda request: requests.append(request.url))
-    before = tab.picture()
-    tab.set_opacity("0")
-    plain = tab.picture()
-    tab.set_opacity("1")
-    assert 1 < np.abs(before - plain).mean() < np.abs(tab.picture() - plain).mean()
+    before = laid_out.picture()
+    laid_out.set_opacity("0")
+    plain = laid_out.picture()
+    laid_out.set_opacity("1")
+    assert 1 < np.abs(before - plain).mean() < np.abs(laid_out.picture() - plain).mean()
 
     page.locator("#view").get_by_text("Side by side").click()
     alone, mixed = (page.locator(f"#figure .{part}") for part in ("plain", "mixed"))
@@ -216,7 +216,7 @@ def test_everything_is_named_and_reached_by_keyboard(desktop_tab):
     ],
 )  # fmt: skip
 def test_the_page_speaks_the_browsers_language(browser, address, locale, words):
-    for tab in opened(browser, address, {"width": 1280, "height": 800}, locale=locale):
+    for tab in opened(browser, address, DESKTOP, locale=locale):
         tab.click_sample()
         text = tab.page.locator("body").inner_text()
         assert [word for word in words if word not in text] == []
@@ -225,7 +225,7 @@ def test_the_page_speaks_the_browsers_language(browser, address, locale, words):
 
 
 def test_dark_mode_is_legible(browser, address):
-    for tab in opened(browser, address, {"width": 1280, "height": 800}, color_scheme="dark"):
+    for tab in opened(browser, address, DESKTOP, color_scheme="dark"):
         tab.click_sample()
         ratios = tab.contrasts(
             "#title h1, #title p, .verdict, .verdict strong, .shares li, .bar span, .account span, .account b,"

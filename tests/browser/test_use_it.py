@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from hub import ImageClassifier
-from tests.browser.conftest import ROOT, opened
+from tests.browser.conftest import PHONE, ROOT, opened
 
 SHOWN = """() => Object.fromEntries([...document.querySelectorAll("#use-it figure")]
     .map((figure) => [figure.dataset.snippet, figure.querySelector("code").textContent]))"""
@@ -26,7 +26,7 @@ SHOWN = """() => Object.fromEntries([...document.querySelectorAll("#use-it figur
 @pytest.fixture
 def phone_in_german(browser, address):
     """A fresh tab at a phone's size whose browser asks for German."""
-    yield from opened(browser, address, {"width": 390, "height": 844}, locale="de-DE")
+    yield from opened(browser, address, PHONE, locale="de-DE")
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ def test_optimizer_state_is_left_behind(tmp_path, model_2, photos):
     model = keras.models.clone_model(model_2)
     model.set_weights(model_2.get_weights())
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("adam", loss={"logits": loss, "evidence": None})
+    model.compile("adam", loss={"logits": loss, "evidence": None}, run_eagerly=True)
     model.train_on_batch(photos.astype(np.float32), {"logits": np.arange(40) % 2})
     folder = ImageClassifier.from_keras(model, ["cat", "dog"]).save_pretrained(tmp_path / "model", photos=photos)
     assert model.compiled

@@ -23,7 +23,7 @@ from hub.scores import softmax
 RUN_HERE = ["keras", "keras-folder", "onnx", "litert", "openvino"]
 WRITTEN = [*RUN_HERE, "coreml", "h5"]
 TOLERANCE = 1e-4  # in probability and in evidence, which reaches 20 here
-KINDS = ["two", "three", "without evidence"]
+KINDS = [pytest.param("two", marks=pytest.mark.long), "three", "without evidence"]
 
 
 def stage(classifier: ImageClassifier, source: Path, out: Path, names: list[str]) -> Path:
@@ -39,24 +39,34 @@ def stage(classifier: ImageClassifier, source: Path, out: Path, names: list[str]
     return out
 
 
+class Staged(dict):
+    """For each kind of model: it, its classifier, and a folder with every format that suits it; made when asked for."""
+
+    def __init__(self, make):
+        self._make = make
+
+    def __missing__(self, kind: str):
+        self[kind] = self._make(kind)
+        return self[kind]
+
+
 @pytest.fixture(scope="module")
 def staged(tmp_path_factory, model_2, model_3, photos):
-    """For each kind of model: it, its classifier, and a folder with every format that suits it."""
-    import keras
+    """The tiny models, staged."""
 
-    models = {
-        "two": model_2,
-        "three": model_3,
-        "without evidence": keras.Model(model_2.input, {"logits": model_2.output["logits"]}, name="plain"),
-    }
-    found = {}
-    for kind, model in models.items():
+    def make(kind: str):
+        import keras
+
+        model = model_3 if kind == "three" else model_2
+        if kind == "without evidence":
+            model = keras.Model(model.input, {"logits": model.output["logits"]}, name="plain")
         labels = ["cat", "dog", "fox"][: model.output["logits"].shape[1]]
         classifier = ImageClassifier.from_keras(model, labels)
         source = classifier.save_pretrained(tmp_path_factory.mktemp("saved") / "model", photos=photos)
         names = [name for name in WRITTEN if name != "coreml" or kind != "two"]  # it takes longest
-        found[kind] = model, classifier, stage(classifier, source, tmp_path_factory.mktemp("staged"), names)
-    return found
+        return model, classifier, stage(classifier, source, tmp_path_factory.mktemp("staged"), names)
+
+    return Staged(make)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +153,7 @@ def test_a_snippet_is_python_and_names_the_repository(bundle_3, name):
 
 @pytest.mark.parametrize("name", ["litert", "openvino", "onnx"])
 def test_a_broken_file_is_refused_in_one_sentence(staged, tmp_path, name):
-    _, classifier, folder = staged["two"]
+    _, classifier, folder = staged["three"]
     broken = shutil.copytree(folder, tmp_path / "broken")
     (broken / FORMATS[name].files[0]).write_bytes(b"nothing of the kind")
     with pytest.raises(BundleError, match="cannot be opened .*; export (it|them) again"):
@@ -154,7 +164,7 @@ def test_a_broken_file_is_refused_in_one_sentence(staged, tmp_path, name):
 
 
 def test_litert_for_another_size_is_refused(staged):
-    _, classifier, folder = staged["two"]
+    _, classifier, folder = staged["three"]
     with pytest.raises(BundleError, match=r"should turn image \[-1, 64, 64, 3\] into logits"):
         FORMATS["litert"].start(folder, replace(classifier.config, image_size=64))
 
@@ -345,7 +355,7 @@ def test_a_worker_answers_for_tensors_and_files(staged, photos, picture, tmp_pat
 
 
 def test_a_failing_worker_gives_its_last_line(staged, photos, picture, tmp_path):
-    _, _, folder = staged["two"]
+    _, _, folder = staged["three"]
     broken = shutil.copytree(folder, tmp_path / "broken")
     (broken / bundle.ONNX).write_bytes(b"nothing of the kind")
     with pytest.raises(BundleError, match="ONNX Runtime failed .*cannot be opened"):

@@ -184,7 +184,14 @@ class Stopped(BaseException):
     """What a test stops a run with."""
 
 
-def test_an_interrupted_small_network_ends_with_the_weights_of_an_undisturbed_one(photos, tmp_path, monkeypatch):
+def test_a_killed_and_interrupted_small_network_ends_with_the_weights_of_an_undisturbed_one(
+    shapes, photos, cache, tmp_path, monkeypatch
+):
+    """Killed in its first epoch in a process of its own, resumed here, stopped in a later epoch, resumed again."""
+    run = tmp_path / "disturbed"
+    command = [sys.executable, SCRIPT, shapes, run, cache, json.dumps(TINY), "3"]
+    assert subprocess.run(command, stdout=subprocess.DEVNULL).returncode == -signal.SIGKILL
+    assert (state(run)["epoch"], state(run)["step"]) == (0, 2)
     whole = fitting.fit(TINY, photos, tmp_path / "whole", progress=False)
     monkeypatch.setattr(fitting, "CHECKPOINT_SECONDS", 0)
     average, calls = fitting._Training._average, []
@@ -192,14 +199,14 @@ def test_an_interrupted_small_network_ends_with_the_weights_of_an_undisturbed_on
     def stopping(self):
         average(self)
         calls.append(1)
-        if len(calls) in (3, 9):  # in the first epoch and, after a resume, in the second or third
+        if len(calls) == 6:
             raise Stopped
 
     monkeypatch.setattr(fitting._Training, "_average", stopping)
-    for _ in range(2):
-        with pytest.raises(Stopped):
-            fitting.fit(TINY, photos, tmp_path / "stopped", progress=False)
-    again = fitting.fit(TINY, photos, tmp_path / "stopped", progress=False)
+    with pytest.raises(Stopped):
+        fitting.fit(TINY, photos, run, progress=False)
+    assert state(run)["epoch"] == 1
+    again = fitting.fit(TINY, photos, run, progress=False)
     for one, other in zip(whole.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 

@@ -75,7 +75,7 @@ def test_resampled_scores_equal_scikit_learns_on_the_same_resample(labels):
 def test_resampled_scores_agree_where_labels_fall_out_of_the_resample(labels):
     truth, logits = random_answers(labels, 6, seed=2)
     fast = ResampledScores(truth, logits)
-    for drawn in next(resample_counts(6, 200, seed=1)):
+    for drawn in next(resample_counts(6, 60, seed=1)):
         rows = np.repeat(np.arange(6), drawn)
         expected = point_scores(truth[rows], logits[rows])
         found = fast(drawn[None])
