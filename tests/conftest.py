@@ -16,29 +16,35 @@ import pytest
 
 SIZE = 32
 LONG = ("test_lessons.py", "test_fit.py", "test_backends.py", "test_backbones.py", "test_docs.py")
+SHARED = {
+    "the browser and its page": ("tests/browser/",),
+    "verified_2": (
+        "tests/hub/publishing/test_remade.py",
+        "tests/hub/publishing/test_staging.py",
+        "tests/hub/test_snippets.py",
+    ),
+}
 LABELS = {2: ["cat", "dog"], 3: ["cat", "dog", "fox"]}
 
 
 def pytest_collection_modifyitems(items) -> None:
     """Begin with the long files: of two workers, neither is then left with one of them at the end."""
-    items.sort(
-        key=lambda item: (
-            item.path.name not in LONG,
-            *(room not in item.path.parts for room in ("browser", "training")),
-        )
-    )
+    rooms = ("browser", "publishing", "training")
+    items.sort(key=lambda item: (item.path.name not in LONG, *(room not in item.path.parts for room in rooms)))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Give each worker whole files, and one of them all that needs the browser and its page: both take long to start."""
+    """Give a worker whole files; and one of them all files that share what takes long to make."""
     from xdist.scheduler import LoadFileScheduling
 
-    class Rooms(LoadFileScheduling):
+    class Together(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "browser" if nodeid.startswith("tests/browser/") else super()._split_scope(nodeid)
+            return next(
+                (what for what, files in SHARED.items() if nodeid.startswith(files)), super()._split_scope(nodeid)
+            )
 
-    return Rooms(config, log) if config.getvalue("dist") == "loadfile" else None
+    return Together(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def draw_photos(count: int, seed: int) -> np.ndarray:
