@@ -9,10 +9,9 @@ from hub import ImageClassifier
 from hub.record import Record
 from space.languages import Say
 from space.quality import Quality
-from tests.browser.conftest import PHONE, opened
+from tests.browser.conftest import PHONE, app, opened
 from tests.records import recorded
 from tests.space.attacks import ATTACKS
-from tests.space.conftest import served
 
 SPOT = """(index) => {
     const spot = document.querySelectorAll("#quality-charts .spot")[index].getBoundingClientRect();
@@ -35,13 +34,13 @@ def bundle(bundle_3, photos, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def own_address(bundle, photos, tmp_path_factory):
-    """The address of a page with that bundle and some of its photos."""
+def own_address(browser, bundle, photos, tmp_path_factory):
+    """The address of app.py with that bundle and some of its photos."""
     folder = tmp_path_factory.mktemp("photos")
     for number, pixels in enumerate(photos):
         Image.fromarray(pixels).save(folder / f"{number}.png")
-    with served(ImageClassifier.from_pretrained(bundle), photos=folder) as address:
-        yield f"{address}/"
+    with app("--model", bundle, "--photos", folder, folder=tmp_path_factory.mktemp("app")) as address:
+        yield address
 
 
 @pytest.fixture

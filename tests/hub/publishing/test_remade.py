@@ -43,6 +43,7 @@ def folder(verified_2, tmp_path) -> Path:
     return shutil.copytree(verified_2, tmp_path / "bundle")
 
 
+@pytest.mark.long
 def test_a_fresh_copy_is_pushed_from_another_machine(folder, tmp_path):
     """The real client sends what this push made, with the record of the comparison; what lay in the bundle never."""
     true = fake(folder, FILE)
