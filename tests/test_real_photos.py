@@ -12,7 +12,11 @@ from hub.bundle import DEFAULT
 from training.photos.data import load_photos
 
 PHOTOS, WEIGHTS = os.environ.get("PHOTOS"), os.environ.get("BACKBONE_WEIGHTS")
-needs_photos = pytest.mark.skipif(not PHOTOS, reason="PHOTOS names no folder of real photos")
+
+
+def needs_photos(test):
+    """Mark a test that is long, and skipped where there are no photos."""
+    return pytest.mark.long(pytest.mark.skipif(not PHOTOS, reason="PHOTOS names no folder of real photos")(test))
 
 
 @pytest.fixture(scope="module")
