@@ -39,6 +39,8 @@ MEMBERS = {
 
 DEFAULT = Path(__file__).parent / "pretrained" / "cats-vs-dogs-mobilenetv2"  # the embedded model
 
+DIGITS = 300  # of a whole number; a float holds one of 308
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # as JSON writes it
 LARGEST = {"json": 16 * 2**20, "model": 2**31}  # bytes that are read of one file; an ONNX file cannot have more
 
 
@@ -56,15 +58,25 @@ def read_bytes(folder: Path, name: str) -> bytes:
 
 def read_json(folder: Path, name: str) -> dict:
     """Return the object in a JSON file that a bundle must have."""
-    text = read_bytes(folder, name)
+    raw = read_bytes(folder, name)
     try:
-        content = json.loads(text)
+        text = raw.decode(json.detect_encoding(raw))
+        content = json.loads(text, parse_int=_whole)
+        if SURROGATE.search(text):  # half a sign; whole ones are written as two of these
+            json.dumps(content, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         message = f"{folder / name} is not valid JSON ({error}); save or download the model again."
         raise BundleError(message) from error
     if not isinstance(content, dict):
         raise BundleError(f"{folder / name} is not a JSON object; save or download the model again.")
     return content
+
+
+def _whole(digits: str) -> int:
+    """A whole number that a float can hold, so that it can be compared, divided and printed."""
+    if len(digits) > DIGITS:
+        raise ValueError(f"it holds a number of {len(digits):,} digits")
+    return int(digits)
 
 
 def json_text(content: dict, name: str) -> str:

@@ -185,9 +185,16 @@ def test_code_in_a_keras_file_is_not_run(old, tmp_path):
     sentence(refusal.value)
 
 
-@pytest.mark.parametrize("text", ["", "{", "nonsense", "[" * 100_000, "\udc80"])
+LONG = "1" + "0" * 400
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "nonsense", "[" * 100_000, "\udc80", '{"name": "\\ud800"}', f'{{"new": {LONG}}}'],
+    ids=["empty", "open", "word", "deep", "bytes", "half-sign", "long-number"],
+)
 def test_a_broken_config_is_named(old, text):
-    """Not JSON at all."""
+    """No JSON at all, half a sign, a number that no float holds."""
     (old / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(BundleError, match="is not valid JSON") as refusal:
         ImageClassifier.from_pretrained(old)
