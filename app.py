@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 from hub import ImageClassifier, Refusal
@@ -24,7 +25,7 @@ from space.server import application, serving
 
 def options(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line; a Space sets the environment variables named here."""
-    parser = argparse.ArgumentParser(description="Open the page that answers a picture with evidence.")
+    parser = argparse.ArgumentParser(description="Open the page, which answers pictures and shows the evidence.")
     parser.add_argument(
         "--model",
         default=os.environ.get("MODEL_ID") or None,
@@ -64,6 +65,17 @@ def opened(name: str | None) -> ImageClassifier:
     return ImageClassifier.from_pretrained(name)
 
 
+def wait_until_stopped() -> None:
+    """Return at Ctrl-C or SIGTERM. A second one changes nothing: visitors' pictures are being deleted."""
+    asked: list[int] = []
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # a shell's background job ignores Ctrl-C
+                signal.signal(number, lambda which, _: asked.append(which))
+    while not asked:
+        time.sleep(0.2)  # not an Event: setting one in a handler can lock up
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Serve until interrupted; what cannot work is said in one sentence."""
     chosen = options(arguments)
@@ -82,7 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
             serving(application(build(offer), offer), host=chosen.host, port=chosen.port) as address,
         ):
             print(f"The page is open at {address}", flush=True)
-            threading.Event().wait()
+            wait_until_stopped()
     except Refusal as error:
         sys.exit(str(error))
     except KeyboardInterrupt:

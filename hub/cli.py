@@ -207,7 +207,7 @@ def import_(
     python -m hub import cats.keras cats --labels labels.txt --pixels 0..1
 
     A softmax or a one-unit sigmoid at the model's end is taken away: a bundle carries logits, and the probabilities
-    stay the same. Code in the file is never run. This takes TensorFlow.
+    stay the same. Code in the file is never run. This requires TensorFlow.
     """
     paths = batch.find_pictures(photos) if photos else []
     made = import_model(source.expanduser(), out, labels=labels, pixels=pixels, photos=paths)
@@ -460,7 +460,7 @@ def card(
         str | None, typer.Option(metavar="OWNER/NAME", help="The name that the card's snippets load the model by.")
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Only print whether README.md is what the results render.")
+        bool, typer.Option("--check", help="Only say whether README.md is the card of these results.")
     ] = False,
     write: Annotated[bool, typer.Option("--write", help="Write README.md of the bundle again.")] = False,
     revision: Revision = None,

@@ -274,7 +274,7 @@ def _download_refusal(error: Exception, repo_id: str, revision: str | None) -> B
     if isinstance(error, errors.LocalEntryNotFoundError):
         return BundleError(
             f"There is no folder {repo_id}, the cache has no complete copy of this model, and the Hub cannot be "
-            "reached; check the name and the connection, and load it once online."
+            "reached; check the name and the connection."
         )
     if isinstance(error, OSError) and error.errno in LOCAL_FAULTS:
         return StorageError(f"{repo_id} cannot be kept in the cache ({error.strerror}); free space or set HF_HOME.")

@@ -22,6 +22,7 @@ from space.visits import Visits
 # A picture that is dropped beside a field would take the page's place in the browser, and all that is on it.
 STAY = """() => ["dragover", "drop"].forEach((name) =>
     document.addEventListener(name, (event) => event.preventDefault()))"""
+LINGER = 2  # seconds that answers in work get to finish when the server stops
 PORT, TRIED = 7860, 100  # the first port that is free of these
 
 
@@ -76,7 +77,7 @@ def serving(app: FastAPI, *, host: str | None = None, port: int | None = None) -
     """
     host = host or "127.0.0.1"
     with _bound(host, port) as listener:
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=LINGER + 2)
         server = uvicorn.Server(config)
         server.install_signal_handlers = lambda: None
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
@@ -90,6 +91,11 @@ def serving(app: FastAPI, *, host: str | None = None, port: int | None = None) -
             yield f"http://{shown}:{listener.getsockname()[1]}/"
         finally:
             server.should_exit = True
+            thread.join(timeout=LINGER)
+            # An open page keeps a stream that has no end. Hanging up ends it as a closed tab does; what is still open
+            # when uvicorn's own time is over would be cancelled, with a traceback for each.
+            for connection in list(server.server_state.connections):
+                connection.loop.call_soon_threadsafe(connection.transport.close)
             thread.join(timeout=10)
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # it takes "[default: …]" for a style, and drops it
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Train a recipe on photos, and measure how good a model is.",
 )  # fmt: skip
 COMPARED = 2000  # validation photos that every runtime answers before a bundle is published
@@ -353,4 +355,14 @@ def main() -> None:
         app()
     except Refusal as refusal:
         print(refusal, file=sys.stderr)
+        raise SystemExit(2) from None
+    except ModuleNotFoundError as error:  # the page's environment has fewer packages
+        missing = (error.name or "").partition(".")[0]
+        if missing in ("", "hub", "training"):
+            raise
+        needed = missing if missing == "jax" else "-r requirements-training.txt"
+        print(
+            f"The package {missing} is not installed here ({sys.prefix}); {sys.executable} -m pip install {needed}",
+            file=sys.stderr,
+        )
         raise SystemExit(2) from None

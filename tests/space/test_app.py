@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 
 import app
 from hub import StorageError
-from space import guards
+from space import guards, server
 
 ROOT = Path(__file__).parents[2]
 
@@ -85,6 +90,39 @@ def test_home_is_found_where_the_shell_leaves_it(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     chosen = app.options(["--samples=~/pictures", "--photos=~/photos"])
     assert (chosen.samples, chosen.photos) == (tmp_path / "pictures", tmp_path / "photos")
+
+
+def test_an_open_page_is_no_error_when_the_server_stops(monkeypatch, capfd):
+    """A page keeps a stream open for as long as it is shown."""
+    monkeypatch.setattr(server, "LINGER", 0.2)
+    told = FastAPI()
+
+    @told.get("/stream")
+    async def stream():
+        async def parts():
+            yield "first"
+            await asyncio.sleep(60)
+
+        return StreamingResponse(parts())
+
+    with server.serving(told) as address:
+        reply = urllib.request.urlopen(f"{address}stream", timeout=10)
+        assert reply.read1() == b"first"
+    reply.close()
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("sigterm")
+def test_a_second_signal_changes_nothing(monkeypatch):
+    """`make` sends SIGTERM on to app.py, which had it already."""
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(app.time, "sleep", lambda seconds: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        app.wait_until_stopped()
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_it_starts_in_any_thread():

@@ -506,9 +506,8 @@ def summary(photos: Photos) -> str:
     left_out = ", ".join(f"{photos.report[kind]} {kind}" for kind in kinds)
     if photos.report["skipped"]:
         left_out += f", {photos.report['skipped']} skipped"
-    across = photos.report["duplicates_across_splits"]
-    return (
-        f"{photos.name}: {len(photos)} pictures: {'; '.join(parts)}. Left out: {left_out} "
-        f"({across} of the duplicates stood in two of the data set's own splits)."
-        + "".join(f"\n{sentence}" for sentence in photos.report["told"])
+    if across := photos.report["duplicates_across_splits"]:
+        left_out += f" ({across} of the duplicates in two of the data set's own splits)"
+    return f"{photos.name}: {len(photos)} pictures: {'; '.join(parts)}. Left out: {left_out}." + "".join(
+        f"\n{sentence}" for sentence in photos.report["told"]
     )

@@ -85,9 +85,12 @@ def _sizes_in_words(stored: dict) -> str:
     if stored["distinct"] == 1:
         return f"All pictures are stored at {width['least']} × {height['least']} pixels."
     return (
-        f"The pictures are stored in {stored['distinct']:,} sizes: {width['least']} to {width['most']} pixels wide, "
-        f"{height['least']} to {height['most']} high."
+        f"The pictures are stored in {stored['distinct']:,} sizes: {_range(width)} pixels wide, {_range(height)} high."
     )
+
+
+def _range(side: dict) -> str:
+    return f"{side['least']}" if side["least"] == side["most"] else f"{side['least']} to {side['most']}"
 
 
 def _doubts_in_words(suspicious: dict) -> str:
