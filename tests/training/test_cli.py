@@ -13,7 +13,7 @@ from hub import ImageClassifier
 from hub.images import open_image, pixel_hash
 from hub.record import read_predictions
 from tests.hub_server import HubServer
-from training.cli import app
+from training.cli import app, main
 from training.photos.preview import _in_turn
 
 from .conftest import draw, encode, write
@@ -241,6 +241,20 @@ def test_a_refusal_is_one_sentence_and_exit_code_2(arguments, sentence, refused)
     assert sentence in refused(*arguments)
 
 
+def test_the_pages_environment_lacks_training_in_one_sentence(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["training", "explore", "photos"])
+    monkeypatch.setitem(sys.modules, "training.photos.explore", None)
+    with pytest.raises(ModuleNotFoundError):  # a module of our own that is missing is a bug
+        main()
+    monkeypatch.delitem(sys.modules, "training.photos.explore")
+    monkeypatch.setitem(sys.modules, "sklearn.neighbors", None)
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert re.search("The package sklearn is not installed .* -r requirements-training.txt$", capsys.readouterr().err)
+
+
 def test_help_teaches():
     assert "--open-test" in run("fit", "--help")
+    assert "[default: runs/RECIPE]" in run("fit", "-h")
     assert "fit" in run("--help")
