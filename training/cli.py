@@ -162,6 +162,16 @@ def _fit_one(
     settings: dict, photos: "Photos", folder: Path, cache: Path | None, card: dict[str, str | bool | None]
 ) -> "ImageClassifier":
     """Train in a folder, save the bundle and the figures there, and print the scores."""
+    from training.files import exclusive
+
+    with exclusive(folder, f"A fit is running in {folder}; wait for its end, or name another folder with --run."):
+        return _fit_here(settings, photos, folder, cache, card)
+
+
+def _fit_here(
+    settings: dict, photos: "Photos", folder: Path, cache: Path | None, card: dict[str, str | bool | None]
+) -> "ImageClassifier":
+    """As `_fit_one`, in a folder that no other process is at."""
     from training.finish import make_bundle
     from training.fit import fit as train
     from training.results import figures

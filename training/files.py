@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from hub.errors import DataError, StorageError, first_line
 from hub.files import storage, write_aside
@@ -95,16 +95,23 @@ def write_rows(path: Path, rows: list[dict], columns: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def exclusive(path: Path) -> Iterator[None]:
+def exclusive(path: Path, busy: str | None = None) -> Iterator[None]:
     """Let one process at a time make what several would put at `path`; the others wait, and then find it there.
 
+    Args:
+        busy: a sentence with which the others are refused in place of waiting.
+
     Raises:
-        StorageError: its folder cannot be written to.
+        DataError: another process is at it. StorageError: its folder cannot be written to.
     """
+    path = path.resolve()
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     with storage(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        try:
+            lock.acquire(timeout=-1 if busy is None else 0)
+        except Timeout as error:
+            raise DataError(busy) from error
     try:
         yield
     finally:

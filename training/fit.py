@@ -73,10 +73,14 @@ def fit(
         StorageError: the folder cannot be written; the last checkpoint is intact.
     """
     check(settings)
-    found = _claim(run, settings, photos)
-    write_problems(photos, run / "problems.csv")
+    _demand_every_label(settings, photos)
+    found = identity(settings, photos.fingerprint())
+    if (run / RECORD).exists():
+        _refuse_another(run, read_record(run), found)
     keras.utils.set_random_seed(settings["seed"])
-    model = build(settings, len(photos.label_names))
+    model = build(settings, len(photos.label_names))  # what it refuses, other settings for the same folder may mend
+    _claim(run, found, photos)
+    write_problems(photos, run / "problems.csv")
     if "backbone" in settings:
         _fit_head(model, settings, photos, run, cache or default_cache(), progress)
         freeze(model, settings["freeze"])
@@ -125,22 +129,23 @@ def compiled(model: keras.Model, settings: dict) -> keras.Model:
     return network
 
 
-def _claim(run: Path, settings: dict, photos: Photos) -> dict:
-    """Make `run` this run's folder, or refuse if it holds another's; return what tells it from others."""
+def _demand_every_label(settings: dict, photos: Photos) -> None:
+    """Refuse pictures that leave a label without any to train on or to choose by."""
     for split in ("train", "validation"):
         found = np.unique(photos.labels[photos.splits == split])
         if len(found) < len(photos.label_names):
             missing = [name for k, name in enumerate(photos.label_names) if k not in found]
             remedy = "add some" + (_or_draw_another(settings, photos) if split == "validation" else "")
             raise DataError(f"The {split} split of {photos.name} has no picture of: {', '.join(missing)}; {remedy}.")
-    found = identity(settings, photos.fingerprint())
+
+
+def _claim(run: Path, found: dict, photos: Photos) -> None:
+    """Make `run` the folder of the run of this identity, unless it is that already."""
     path = run / RECORD
     if not path.exists():
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         places = {"data": photos.name}
         write_json(path, {**found, "started": started, "places": places, **_surroundings()})
-    _refuse_another(run, read_record(run), found)
-    return found
 
 
 def _refuse_another(run: Path, there: dict, here: dict) -> None:
@@ -398,7 +403,8 @@ class _Training:
     def _diverged(self) -> DataError:
         where = f"epoch {self.state.epoch + 1}"
         return DataError(
-            f"Training diverged in {where} (the loss is no longer a number); start again with a smaller learning_rate."
+            f"Training diverged in {where} (the loss is no longer a number); start again with a smaller "
+            "learning_rate in another folder (--run)."
         )
 
     def _assign(self, arrays: list[np.ndarray]) -> None:

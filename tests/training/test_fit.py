@@ -15,7 +15,7 @@ import pytest
 
 from hub.errors import DataError, StorageError
 from training import fit as fitting
-from training.files import DamagedError
+from training.files import DamagedError, exclusive
 from training.photos.data import load_photos, photos_of
 from training.runs import read_record
 from training.settings import load_recipe, override
@@ -383,6 +383,22 @@ def test_a_frozen_layer_keeps_its_weights_through_stage_2(photos, cache, tmp_pat
     for name, same in (("conv1", True), ("conv_pw_12", True), ("conv_pw_13", False)):
         pairs = zip(model.get_layer(name).get_weights(), untouched.get_layer(name).get_weights(), strict=True)
         assert all(np.array_equal(a, b) for a, b in pairs) is same, name
+
+
+def test_what_the_network_refuses_leaves_the_folder_for_the_settings_that_it_asks_for(photos, cache, tmp_path):
+    three = replace(photos, labels=np.arange(len(photos)) % 3, label_names=["a", "b", "c"])
+    with pytest.raises(DataError, match="there are 3; give --set one_unit=False"):
+        fitting.fit({**TINY, "one_unit": True}, three, tmp_path / "run", cache=cache, progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_in_which_a_fit_is_running_is_refused(tmp_path):
+    with (
+        exclusive(tmp_path / "run", "A fit is running in run."),
+        pytest.raises(DataError, match="A fit is running"),
+        exclusive(tmp_path / "run", "A fit is running in run."),
+    ):
+        pass
 
 
 def test_one_unit_is_refused_for_more_than_two_labels():

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from filelock import FileLock, Timeout
 from optuna.distributions import (
     distribution_to_json,
 )
@@ -33,7 +32,7 @@ from optuna.trial import TrialState
 from hub.errors import DataError
 from hub.files import storage
 from hub.scores import many
-from training.files import DamagedError, read_json, write_json
+from training.files import DamagedError, exclusive, read_json, write_json
 from training.photos.data import Photos, photos_of, summary
 from training.photos.sources import demand_outside
 from training.runs import differences, identity
@@ -55,15 +54,8 @@ def _held(folder: Path) -> Iterator[None]:
         if folder.exists() and not (folder / "search.json").exists() and any(_others(folder)):
             raise DataError(f"{folder} holds something other than a search; name a new folder with --run.")
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".search.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise DataError(f"A search is running in {folder}; wait for its end, or name another folder.") from error
-    try:
+    with exclusive(folder, f"A search is running in {folder}; wait for its end, or name another folder with --run."):
         yield
-    finally:
-        lock.release()
 
 
 def _others(folder: Path) -> Iterator[Path]:
