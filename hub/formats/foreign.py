@@ -57,6 +57,7 @@ def as_classifier(model: keras.Model, count: int) -> keras.Model:
     outputs = _named_outputs(model)
     logits = _without_probabilities(model.name, outputs["logits"], count)
     evidence = outputs.get("evidence")
+    _check_precision(model.name, logits, evidence)
     if logits.shape[1:] == (1,):
         if count != 2:
             raise BundleError(
@@ -166,6 +167,16 @@ def _named_outputs(model: keras.Model) -> dict[str, keras.KerasTensor]:
             "pooling and a dense layer."
         )
     return named
+
+
+def _check_precision(name: str, *outputs: keras.KerasTensor | None) -> None:
+    """Refuse what is rounded to 16 bits, as under the policy mixed_float16; the weights have all of their 32."""
+    rounded = next((each.dtype for each in outputs if each is not None and each.dtype != "float32"), None)
+    if rounded:
+        raise BundleError(
+            f"{name} computes its logits in {rounded}, and a bundle's are float32; build it again after "
+            'keras.config.set_dtype_policy("float32") and give it the same weights, new.set_weights(old.get_weights()).'
+        )
 
 
 # ---- back from the output

@@ -250,3 +250,26 @@ def test_pictures_of_any_size_are_given_one():
         as_classifier(model, 3)
     image = keras.Input((SIDE, SIDE, 3))
     assert as_classifier(keras.Model(image, model(image)), 3).output["logits"].shape == (None, 3)
+
+
+def rounded(policy: str) -> keras.Model:
+    """A model as it is trained on a graphics card: it computes in 16 bits, but for the softmax at its end."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        return model_of(lambda x: layers.Activation("softmax", dtype="float32")(layers.Dense(3)(x)))
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_is_refused_with_a_remedy_that_works(policy):
+    """Rounded logits would miss the tolerance; the same weights in a model of 32 bits are taken."""
+    old = rounded(policy)
+    with pytest.raises(BundleError, match=f"in {policy.removeprefix('mixed_')}, .*set_dtype_policy"):
+        as_classifier(old, 3)
+    new = rounded("float32")
+    new.set_weights(old.get_weights())
+    pictures = drawn(8, SIDE).astype(np.float32)
+    logits = as_classifier(new, 3)(pictures)["logits"]
+    np.testing.assert_allclose(softmax(np.asarray(logits)), np.asarray(new(pictures)), atol=1e-6)
