@@ -98,7 +98,7 @@ class ImageClassifier:
             }  # fmt: skip
             files = [bundle.CONFIG, *chosen.reads]
             folder = remote.download(revision=revision, files=files, force_download=force_download, **download)
-        display = name if download else folder.resolve().name
+        display = name if download else _shown_name(folder.resolve())
         config = read_config(folder, display)
         classifier = cls(chosen.start(folder, config), config, name=display, folder=folder)
         classifier._download = download
@@ -381,6 +381,11 @@ class ImageClassifier:
         if not path.exists():
             raise BundleError(f"{self.folder} has no {name}; get the whole bundle for this.")
         return path
+
+
+def _shown_name(folder: Path) -> str:
+    """Return what to call a folder's model; in every run that folder is called bundle, so the run gives the name."""
+    return folder.parent.name if folder.name == "bundle" and folder.parent.name else folder.name
 
 
 def refuse_path(name: str, given: object) -> None:

@@ -83,7 +83,13 @@ def on_own_machine(classifier: ImageClassifier) -> str:
     """Return the lines that load the same model with this package."""
     if classifier.folder == DEFAULT:
         return own_snippet(classifier.config, "").replace('""', "")  # without a name it is the embedded model
-    return own_snippet(classifier.config, classifier.name)
+    return own_snippet(classifier.config, _named_in_code(classifier))
+
+
+def _named_in_code(classifier: ImageClassifier) -> str:
+    """Return what from_pretrained takes: a name on the Hub, or the folder as it is called where it lies."""
+    local = classifier.folder if classifier.revision is None else None
+    return local.resolve().name if local else classifier.name
 
 
 def other_formats(classifier: ImageClassifier) -> dict[str, str]:
@@ -141,7 +147,7 @@ def _where_it_lies(say: Say, classifier: ImageClassifier) -> Markup:
     """Say which folder the snippet needs, where it needs one."""
     if classifier.folder == DEFAULT or classifier.revision is not None:
         return Markup("")
-    return _paragraph(say("use_it.folder", name=_code(classifier.name)))
+    return _paragraph(say("use_it.folder", name=_code(_named_in_code(classifier))))
 
 
 def _formats(say: Say, classifier: ImageClassifier) -> Markup:

@@ -127,3 +127,10 @@ def test_a_models_name_cannot_write_into_the_page(bundle_2, tmp_path, language):
     assert "<b>" not in text and "{{" not in text and "&amp;amp;" in text
     assert json.loads(use_it.mcp_configuration(name))["mcpServers"].keys() == {"b-x-amp"}
     assert json.loads(use_it.mcp_configuration("猫"))["mcpServers"].keys() == {"classifier"}
+
+
+def test_the_model_of_a_run_is_called_like_the_run(bundle_2, tmp_path):
+    """Every run calls its model's folder bundle, so that name tells no two apart; the code needs it all the same."""
+    classifier = ImageClassifier.from_pretrained(shutil.copytree(bundle_2, tmp_path / "roses" / "bundle"))
+    assert classifier.name == "roses"
+    assert 'from_pretrained("bundle")' in use_it.on_own_machine(classifier)
