@@ -37,6 +37,7 @@ from training.networks.networks import last_layer, mirrored, network, whiten
 from training.networks.optimise import decay_kernels, learning_rate, live_statistics, make_optimizer
 from training.photos.batches import Batches
 from training.photos.data import Photos, default_cache, share_for_all, write_problems
+from training.photos.folders import listed
 from training.results.bootstrap import point_scores
 from training.runs import RECORD, differences, identity, read_record
 from training.settings import check
@@ -136,7 +137,7 @@ def _demand_every_label(settings: dict, photos: Photos) -> None:
         if len(found) < len(photos.label_names):
             missing = [name for k, name in enumerate(photos.label_names) if k not in found]
             remedy = "add some" + (_or_draw_another(settings, photos) if split == "validation" else "")
-            raise DataError(f"The {split} split of {photos.name} has no picture of: {', '.join(missing)}; {remedy}.")
+            raise DataError(f"The {split} split of {photos.name} has no picture of: {listed(missing)}; {remedy}.")
 
 
 def _claim(run: Path, found: dict, photos: Photos) -> None:

@@ -422,6 +422,11 @@ def _assemble(
             {"split": row.split, "row": row.number, "file": row.file, "problem": problem, "detail": str(detail)}
         )
     if not keep:
+        if any(row["problem"] == "conflict" for row in problems):
+            raise DataError(
+                f"No picture of {source.name} can be used, as the same pictures occur under two labels; keep each "
+                "under one."
+            )
         raise DataError(f"{source.name} holds no readable picture with a label.")
     keep = np.sort(keep)
     problems.sort(key=lambda row: (row["split"], row["row"]))

@@ -52,7 +52,7 @@ def labels_in_tables(top: Path, pictures: dict[Path, str | None], told: list[str
     for path in tables:
         split = split_of(path.stem, any_word=True)
         own = [picture for picture, of in pictures.items() if split is None or of in (split, None)]
-        rows, reason = _read(path, _Names(top, own), split)
+        rows, reason = _read(path, _Names(top, own), split, told)
         if rows:
             found[path] = rows
         else:
@@ -105,7 +105,21 @@ def _decoded(content: bytes) -> str:
         return content.decode("cp1252", errors="replace")
 
 
-def _read(path: Path, names: _Names, own: str | None) -> tuple[dict[Path, Labelled], str]:
+def _unclear_splits(rows: list[list[str]], place: int | None, called: str, told: list[str]) -> set[str]:
+    """The values in a column of splits that mean none beside others that do: what has them is left out."""
+    values = {row[place] for row in rows} if place is not None else set()
+    unclear = {value for value in values if value.strip() and split_of(value, any_word=True) is None}
+    if not unclear:
+        return set()
+    shown = printable(", ".join(sorted(unclear)), most=100)
+    if not any(split_of(value, any_word=True) for value in values):
+        told.append(f"What {called} says ({shown}) means neither training, validation nor test: it is not used.")
+        return set()
+    told.append(f"What {called} says of some ({shown}) means neither training, validation nor test: they are left out.")
+    return unclear
+
+
+def _read(path: Path, names: _Names, own: str | None, told: list[str]) -> tuple[dict[Path, Labelled], str]:
     """What a table says of the pictures, or nothing and one sentence on why it says nothing."""
     called = printable(text_of(path.relative_to(names.top)))
     if path.stat().st_size > LARGEST:
@@ -116,6 +130,8 @@ def _read(path: Path, names: _Names, own: str | None) -> tuple[dict[Path, Labell
         header, *rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     except (ValueError, csv.Error):
         header, rows = [], []
+    if any(names.find(cell, path) for cell in header):  # a table that begins with its first picture
+        header, rows = [f"column {k + 1}" for k in range(len(header))], [header, *rows]
     rows = [(row + [""] * len(header))[: len(header)] for row in rows if row]
     needs = "it needs two: one with the pictures' file names (file_name), and one with their labels (label)"
     columns = f"its columns: {printable(', '.join(header), most=300)}" if header else "it is empty"
@@ -130,10 +146,11 @@ def _read(path: Path, names: _Names, own: str | None) -> tuple[dict[Path, Labell
         return {}, f"{called} has no column that is clearly the label ({columns}); {needs}."
     split = next((column for column in others if column.strip().casefold() in SPLIT_COLUMNS and column != label), None)
     place, split_place = header.index(label), header.index(split) if split else None
+    unclear = _unclear_splits(rows, split_place, f"the column {split} of {called}", told)
     labelled: dict[Path, Labelled] = {}
     for picture, row in zip(found[files], rows, strict=True):
         name = unicodedata.normalize("NFC", row[place].strip())
-        if picture is None or not name:
+        if picture is None or not name or (split_place is not None and row[split_place] in unclear):
             continue
         said = Labelled(name, own if split_place is None else split_of(row[split_place], any_word=True))
         if labelled.setdefault(picture, said) != said:

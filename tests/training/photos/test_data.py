@@ -209,6 +209,12 @@ def test_pictures_without_a_label_are_left_out_and_do_not_take_their_twins_along
     assert twins.report["conflict"] == 0
 
 
+def test_pictures_that_are_all_under_two_labels_are_said_to_be(tmp_path):
+    picture = encode(draw(0, 0))
+    with pytest.raises(DataError, match="occur under two labels; keep each under one"):
+        load(write(tmp_path / "set", {"train": [(picture, 0), (picture, 1)]}), tmp_path)
+
+
 def test_a_label_column_of_lists_is_no_label_column(tmp_path):
     import datasets
 

@@ -288,6 +288,28 @@ def test_a_table_of_a_split_speaks_of_its_pictures(tmp_path):
     assert any("test has no labels" in line for line in found.told)
 
 
+def test_a_table_without_a_header_loses_no_picture(tmp_path):
+    put(tmp_path, *(f"img/{k}.png" for k in range(4)))
+    (tmp_path / "labels.csv").write_text("0.png,a\n1.png,b\n2.png,a\n3.png,b\n")
+    assert [label for _, _, label in read_folder(tmp_path).pictures] == ["a", "b"] * 2
+
+
+@pytest.mark.parametrize(
+    ("splits", "expected", "said"),
+    [
+        (["train", "train", "extra", "test"], ["test", "train", "train"], "of some (extra) means neither"),
+        (["fold1", "fold2", "fold1", "fold2"], ["train"] * 4, "(fold1, fold2) means neither"),
+    ],
+)
+def test_what_a_column_of_splits_says_and_means_none_is_told(tmp_path, splits, expected, said):
+    put(tmp_path, *(f"img/{k}.png" for k in range(4)))
+    rows = "".join(f"{k}.png,{'ab'[k % 2]},{split}\n" for k, split in enumerate(splits))
+    (tmp_path / "labels.csv").write_text("file,label,split\n" + rows)
+    found = read_folder(tmp_path)
+    assert sorted(split for _, split, _ in found.pictures) == expected
+    assert said in " ".join(found.told)
+
+
 def test_captions_do_not_take_the_place_of_label_folders(tmp_path):
     folder = put(tmp_path / "photos", "a/1.png", "b/2.png")
     (folder / "metadata.csv").write_text("file_name,caption\na/1.png,x\nb/2.png,y\n")
