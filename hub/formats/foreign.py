@@ -137,10 +137,12 @@ def _check_input(model: keras.Model) -> None:
 
 def _other_input(name: str, shapes: list[tuple]) -> str:
     takes = " and ".join(str(shape) for shape in shapes)
-    return (
-        f"{name} takes {takes}, and a bundle's model takes square colour pictures, (None, S, S, 3); put layers before "
-        "it that make one of the other, such as keras.layers.Resizing."
-    )
+    needed = f"{name} takes {takes}, and a bundle's model takes square colour pictures, (None, S, S, 3)"
+    if len(shapes) > 1 or len(shapes[0]) != 4:
+        return f"{needed}, so it cannot be used here."
+    if shapes[0][-1] == 1:
+        return f"{needed}; put keras.ops.mean(image, axis=-1, keepdims=True) before it, which makes colours grey."
+    return f"{needed}; put layers before it that make one of the other, such as keras.layers.Resizing."
 
 
 def _output(model: keras.Model) -> Any:
@@ -242,7 +244,9 @@ def _linear(operation: keras.Operation, inputs: list, arguments: Any) -> keras.K
     """What goes into an activation: a layer that has both weights and an activation is made anew without the latter."""
     if not getattr(operation, "weights", None):
         return inputs[0]
-    layer = type(operation).from_config({**operation.get_config(), "activation": "linear"})
+    # By another name: the layer itself stays in the model where it is used twice.
+    changes = {"activation": "linear", "name": f"{operation.name}_logits"}
+    layer = type(operation).from_config({**operation.get_config(), **changes})
     before = layer(*arguments.args)
     layer.set_weights(operation.get_weights())
     return before

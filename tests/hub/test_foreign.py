@@ -51,9 +51,15 @@ def nested(*parts) -> keras.Sequential:
     return keras.Sequential([keras.Input((3,)), *parts])
 
 
+def used_twice(layer: keras.layers.Layer, tensor: keras.KerasTensor) -> keras.KerasTensor:
+    """A layer's answer to its own answer."""
+    return layer(layer(tensor))
+
+
 ENDS = {
     "Dense": lambda x: layers.Dense(3, "softmax")(x),
     "TensorFlow's own": lambda x: layers.Dense(3, activation=tf.nn.softmax)(x),
+    "used twice": lambda x: used_twice(layers.Dense(3, "softmax"), x),
     "a layer as activation": lambda x: layers.Dense(3, activation=layers.Softmax())(x),
     "Activation": lambda x: layers.Activation("softmax", dtype="float32")(layers.Dense(3)(x)),
     "Softmax": lambda x: layers.Softmax()(layers.Dense(3)(x)),
@@ -226,13 +232,20 @@ def small(*shape: int | None) -> keras.Model:
     return keras.Sequential([keras.Input(shape), layers.Flatten() if None not in shape else colours, layers.Dense(3)])
 
 
+def two_inputs() -> keras.Model:
+    """A model that takes a picture and numbers beside it."""
+    image, numbers = keras.Input((SIDE, SIDE, 3)), keras.Input((2,))
+    return keras.Model([image, numbers], layers.Dense(3)(layers.Concatenate()([colours(image), numbers])))
+
+
 @pytest.mark.parametrize(
     ("model", "words"),
     [
         ("cats.keras", "takes a Keras model, not str; load it with"),
         (Subclassed(), "has no graph"),
         (keras.Sequential([layers.Dense(3)]), "begin a Sequential model with keras.Input"),
-        (small(28, 28, 1), r"takes \(None, 28, 28, 1\), and a bundle's model takes square colour pictures"),
+        (small(28, 28, 1), r"takes \(None, 28, 28, 1\), and a bundle's model takes square colour pictures.*ops.mean"),
+        (two_inputs(), "cannot be used here"),
         (small(20, 28, 3), r"takes \(None, 20, 28, 3\)"),
     ],
 )
