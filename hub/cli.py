@@ -22,7 +22,7 @@ from hub.formats import find_format
 from hub.importing import import_model
 from hub.publishing import space, staging
 from hub.publishing import verify as verification
-from hub.scores import many
+from hub.scores import many, percent
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -178,7 +178,7 @@ def _print_answers(
                 sys.stdout.write(batch.json_line(batch.row(one, names, classifier.labels)))
             elif one.prediction is not None:
                 found, file = one.prediction, printable(batch.text_of(one.file))
-                print(f"{found.label:<{width}}  {100 * found.probabilities.max():6.2f} %  {file}")
+                print(f"{found.label:<{width}}  {percent(found.probabilities.max()):>8}  {file}")
         sys.stdout.flush()
 
 
