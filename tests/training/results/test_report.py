@@ -293,7 +293,7 @@ def test_scores_that_are_not_of_the_record_are_computed_anew(tmp_path):
     ("change", "sentence"),
     [
         (lambda run: (run / "settings.json").unlink(), "is not a run: it has no settings.json"),
-        (lambda run: (run / "settings.json").write_text("[]"), "settings.json is damaged .it is no JSON object"),
+        (lambda run: (run / "settings.json").write_text("[]"), "settings.json is damaged .it is not a JSON object"),
         (lambda run: (run / "settings.json").write_text("{"), "settings.json is damaged"),
         (lambda run: (run / "bundle").rename(run / "gone"), "has no bundle yet"),
         (lambda run: (run / "history.csv").unlink(), "cannot be read as a run's history"),
