@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from hub.bundle import AGREEMENT, read_json
-from hub.errors import BundleError
+from hub.errors import BundleError, printable
 from hub.parts import Part, read, to_json
 from hub.scores import softmax
 
@@ -167,11 +167,14 @@ def _is_agreement(found: Mapping[str, Any]) -> bool:
         values: list[Any] = [part.get(name) if isinstance(part, dict) else None for name in names]
         return all(type(value) in (int, float) and math.isfinite(value) for value in values)
 
+    def is_line(value: object) -> bool:
+        return isinstance(value, str) and printable(value) == value  # a card's line, which begins no other
+
     def texts(part: object) -> bool:
-        return isinstance(part, dict) and all(isinstance(value, str) for value in part.values())
+        return isinstance(part, dict) and all(map(is_line, part.values())) and all(map(is_line, part))
 
     def is_row(row: object) -> bool:
-        if not isinstance(row, dict) or not isinstance(row.get("title"), str) or not texts(row.get("versions")):
+        if not isinstance(row, dict) or not is_line(row.get("title")) or not texts(row.get("versions")):
             return False
         tensor, file = row.get("same_tensor"), row.get("same_file")
         same_file = [one.name for one in fields(SameFile) if one.name != "more"]
@@ -185,7 +188,7 @@ def _is_agreement(found: Mapping[str, Any]) -> bool:
         return (
             isinstance(part, dict)
             and all(texts(part.get(name)) for name in ("verified", "made_by", "versions"))
-            and isinstance(part.get("processor"), str)
+            and is_line(part.get("processor"))
             and isinstance(part.get("pictures"), dict)
             and numbers(part["pictures"], *part["pictures"])
             and is_difference(part.get("same_tensor"))
@@ -195,7 +198,7 @@ def _is_agreement(found: Mapping[str, Any]) -> bool:
     return (
         numbers(found, "tolerance", "photos", "unreadable")
         and (numbers(found, "largest_evidence") or found.get("largest_evidence") is None)
-        and isinstance(found.get("title"), str)
+        and is_line(found.get("title"))
         and numbers(largest, "width", "height")
         and isinstance(largest, dict)
         and isinstance(largest.get("enlarged"), bool)

@@ -86,7 +86,7 @@ def verify(
         found = Agreement(
             tolerance=TOLERANCE,
             photos=pictures.count,
-            title=title or "photos",
+            title=printable(title or "photos"),
             unreadable=pictures.unreadable,
             largest_photo=pictures.largest,
             largest_evidence=_largest_evidence(answers[REFERENCE]),

@@ -58,6 +58,20 @@ def test_what_lacks_an_entry_is_refused(key):
         agreement_of({name: value for name, value in MINIMAL.items() if name != key}, HERE)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"title": "photos\n# Best of all"},
+        {"left_out": {"litert": "none\x1b[31m"}},
+        {"files": {"a\nb": "0"}},
+        {"runtimes": {"onnx": {**MINIMAL["runtimes"]["onnx"], "title": "ONNX\r# Best"}}},
+    ],
+)
+def test_a_text_of_a_stranger_begins_no_line_of_the_card(change):
+    with pytest.raises(BundleError, match="not what this version writes"):
+        agreement_of({**MINIMAL, **change}, HERE)
+
+
 def test_answers_that_are_no_numbers_are_too_far():
     logits = np.array([[1.0, 2.0]])
     found = difference((logits, None), (logits * np.nan, None))
