@@ -21,7 +21,7 @@ from tqdm import tqdm
 from hub import bundle
 from hub.agreement import TOLERANCE, Agreement, LargestPhoto, Row, SameFile, difference
 from hub.config import read_config
-from hub.errors import BundleError, ImageError, UsageError
+from hub.errors import BundleError, ImageError, UsageError, printable
 from hub.files import sha256, write_aside
 from hub.formats import FORMATS, Answers, Format, Runner, batched
 from hub.formats.foreign import refuse_probabilities
