@@ -15,9 +15,10 @@ from hub.files import sha256
 from hub.metrics import Metrics, Training, read_metrics
 from hub.record import Predictions, read_predictions
 from training.files import DamagedError, read_json
-from training.settings import PLACES, completed
+from training.settings import PLACES, check, completed
 
 RECORD = "settings.json"
+REMEDY = "if a fit has made this folder, delete the file and run the same fit command again, which continues the run"
 SEEDS = re.compile(r"seed-\d+")  # the folders that `fit --seeds` makes within the one it is given
 HELD_OUT = ("test", "validation")  # splits that a record may have, the one to speak of first
 
@@ -107,6 +108,7 @@ def read_run(folder: str | Path) -> Run:
     record = read_record(folder)
     if not (folder / "bundle").is_dir():
         raise DataError(f"{folder} has no bundle yet; run its fit command again to finish it.")
+    _demand_possible(record["settings"], folder / RECORD)
     return Run(
         folder=folder,
         record=record,
@@ -117,18 +119,25 @@ def read_run(folder: str | Path) -> Run:
     )
 
 
+def _demand_possible(settings: dict, path: Path) -> None:
+    """Refuse a record whose settings no run can have had."""
+    try:
+        if "size" not in settings or not {"network", "backbone"} & settings.keys():
+            raise DataError("it does not name the size or the network")
+        check({**completed(settings), "data": "as recorded"})
+    except DataError as error:
+        raise DamagedError(f"{path} is damaged ({str(error).rstrip('.')}); {REMEDY}.") from error
+
+
 def read_record(run: Path) -> dict:
     """What settings.json says of a run.
 
     Raises:
         DamagedError: it is cut short, empty, or no record of settings.
     """
-    remedy = (
-        "if a fit has made this folder, delete the file and run the same fit command again, which continues the run"
-    )
-    record = read_json(run / RECORD, remedy)
+    record = read_json(run / RECORD, REMEDY)
     if not isinstance(record.get("settings"), dict):
-        raise DamagedError(f"{run / RECORD} is damaged (it holds no settings of a run); {remedy}.")
+        raise DamagedError(f"{run / RECORD} is damaged (it holds no settings of a run); {REMEDY}.")
     return record
 
 
@@ -182,6 +191,7 @@ def read_history(path: str | Path, remedy: str = "name the history.csv of a run"
         columns = {name: np.array([float(row[name] or "nan") for row in rows]) for name in (rows[0] if rows else ())}
     except (OSError, ValueError, TypeError, csv.Error) as error:
         raise DamagedError(f"{path} cannot be read as a run's history; {remedy}.") from error
-    if not {"epoch", "step"} <= columns.keys() or not text.endswith("\n"):
+    counted = {"epoch", "step"} <= columns.keys() and np.isfinite([columns["epoch"], columns["step"]]).all()
+    if not counted or not text.endswith("\n"):
         raise DamagedError(f"{path} is damaged or not the history of a run; {remedy}.")
     return columns

@@ -85,7 +85,8 @@ def write_report(
 
 def place_of(run: Run) -> str | None:
     """Where a run had its pictures, if it says so."""
-    place = (run.record.get("places") or {}).get("data")
+    places = run.record.get("places")
+    place = places.get("data") if isinstance(places, dict) else None
     return place if isinstance(place, str) else None
 
 
@@ -262,7 +263,7 @@ def head(run: Run) -> list[tuple[str, str]]:
     last = "a map of evidence, then its mean" if run.config.evidence else "classic, without a map"
     model = run.bundle / "model.keras"
     started = training.started or run.record.get("started")
-    machine = training.machine or run.record.get("machine") or {}
+    machine = next((one for one in (training.machine, run.record.get("machine")) if one and isinstance(one, dict)), {})
     seconds = run.history.get("seconds", np.array([np.nan]))[-1]
     kept = int(run.history["epoch"][run.kept])
     held_back = [f"{key}={settings[key]}" for key in HELD_BACK if settings.get(key)]

@@ -289,12 +289,29 @@ def test_scores_that_are_not_of_the_record_are_computed_anew(tmp_path):
 # The command
 
 
+def change_settings(run: Path, **more) -> None:
+    record = json.loads((run / "settings.json").read_text())
+    record["settings"] |= more
+    (run / "settings.json").write_text(json.dumps(record))
+
+
+def test_a_record_whose_places_and_machine_are_odd_says_nothing_of_them(tmp_path):
+    run = make_run(tmp_path / "run", answers(2, 6))
+    record = json.loads((run / "settings.json").read_text())
+    (run / "settings.json").write_text(json.dumps({**record, "places": "x", "machine": "x"}))
+    assert report.place_of(read_run(run)) is None
+    assert "Machine" not in dict(report.head(read_run(run)))
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
         (lambda run: (run / "settings.json").unlink(), "is not a run: it has no settings.json"),
         (lambda run: (run / "settings.json").write_text("[]"), "settings.json is damaged .it is not a JSON object"),
         (lambda run: (run / "settings.json").write_text("{"), "settings.json is damaged"),
+        (lambda run: change_settings(run, epochs="x"), "settings.json is damaged .epochs must be from 1"),
+        (lambda run: change_settings(run, network=None), "settings.json is damaged .network must be one of"),
+        (lambda run: (run / "history.csv").write_text("epoch,step\nnan,nan\n"), "not the history of a run"),
         (lambda run: (run / "bundle").rename(run / "gone"), "has no bundle yet"),
         (lambda run: (run / "history.csv").unlink(), "cannot be read as a run's history"),
     ],
