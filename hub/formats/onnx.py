@@ -143,6 +143,7 @@ def to_onnx(model: keras.Model) -> bytes:
 
     if keras.config.backend() != "tensorflow":
         return _converted_by_tensorflow(model)
+    import onnx
     import tensorflow as tf
     import tf2onnx
 
@@ -158,6 +159,11 @@ def to_onnx(model: keras.Model) -> bytes:
         return {name: tf.identity(outputs[name], name=name) for name in names}
 
     proto, _ = tf2onnx.convert.from_function(graph, input_signature=[pixel_values], opset=OPSET)
+    # Tensors that are no variables, such as what a Normalization layer has adapted, come out as inputs: they are fixed.
+    held = {inner.name: outer for outer, inner in graph.get_concrete_function().graph.captures}
+    for node in [node for node in proto.graph.input if node.name in held]:
+        proto.graph.input.remove(node)
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(held[node.name].numpy(), node.name))
     for node in [*proto.graph.input, *proto.graph.output]:
         node.type.tensor_type.shape.dim[0].dim_param = "batch"
     return proto.SerializeToString()

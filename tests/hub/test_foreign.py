@@ -286,3 +286,14 @@ def test_mixed_precision_is_refused_with_a_remedy_that_works(policy):
     pictures = drawn(8, SIDE).astype(np.float32)
     logits = as_classifier(new, 3)(pictures)["logits"]
     np.testing.assert_allclose(softmax(np.asarray(logits)), np.asarray(new(pictures)), atol=1e-6)
+
+
+def test_a_normalization_that_was_adapted_is_part_of_the_onnx_file():
+    """EfficientNet begins with one too; what it has learned is no input."""
+    scale = layers.Normalization()
+    scale.adapt(drawn(8, SIDE).astype(np.float32))
+    image = keras.Input((SIDE, SIDE, 3))
+    end = layers.Dense(3)(layers.GlobalAveragePooling2D()(scale(image)))
+    model = keras.Model(image, end, name="stranger")
+    answers = ImageClassifier.from_keras(model, ["a", "b", "c"]).predict_tensors(drawn(8, SIDE))[0]
+    np.testing.assert_allclose(answers, model(drawn(8, SIDE).astype(np.float32)), atol=1e-5)
