@@ -66,8 +66,6 @@ def findings(summary: dict) -> list[str]:
 def balance(labels: dict) -> str:
     """Whether the labels have about as many pictures each, in a sentence."""
     total = np.sum(list(labels["counts"].values()), axis=0)
-    if len(total) == 1:
-        return "There is only one label, so there is nothing to tell apart."
     if (empty := int((total == 0).sum())) > 0:
         return f"{many(empty, 'label')} of {len(total):,} {'has' if empty == 1 else 'have'} no picture at all."
     ratio, most, least = total.max() / total.min(), labels["names"][total.argmax()], labels["names"][total.argmin()]

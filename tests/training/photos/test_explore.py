@@ -184,12 +184,11 @@ def test_many_labels_and_few_pictures(tmp_path):
     assert len(re.findall("<h3>", page)) == 240
 
 
-def test_one_label_alone(tmp_path):
-    rows = [(plain((10 * k, 0, 0)), 0) for k in range(20)]
-    data = write(tmp_path / "one", {"test": rows}, names=["only"])
-    summary = explore(data, tmp_path / "page", size=8, cache=tmp_path / "cache", **QUIET)
-    assert "There is only one label, so there is nothing to tell apart." in summary["findings"]
-    assert summary["channels"]["mean_0_255"] == [95, 0, 0]  # there is no training split, so all
+def test_one_label_alone_is_refused(tmp_path):
+    data = write(tmp_path / "one", {"test": [(plain((10 * k, 0, 0)), 0) for k in range(20)]}, names=["only"])
+    with pytest.raises(DataError, match="one label only"):
+        explore(data, tmp_path / "page", size=8, cache=tmp_path / "cache", **QUIET)
+    assert not (tmp_path / "page").exists()
 
 
 # The search for wrong labels, by numbers
