@@ -114,6 +114,7 @@ def test_the_command_is_one_that_the_page_takes(monkeypatch):
     assert f"http://127.0.0.1:{chosen.port}/healthz" in the("HEALTHCHECK")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can run something as another user")
 def test_the_container_runs_as_nobody_on_a_folder_it_cannot_write(photo_files):
     """What COPY copies, CMD as user 1000 with the image's environment: the page, its health check, an answer, no trace.

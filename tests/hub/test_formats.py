@@ -245,6 +245,7 @@ def test_keras_itself_loads_the_legacy_file(staged, photos, kind):
 # ---------------------------------------------------------------- Transformers
 
 
+@pytest.mark.long
 def test_transformers_takes_over_every_weight(mobilenet):
     from safetensors.numpy import load_file
 
@@ -263,6 +264,7 @@ def test_transformers_takes_over_every_weight(mobilenet):
     assert (state["mobilenet_v2.layer.15.conv_3x3.normalization.running_var"] == variance).all()
 
 
+@pytest.mark.long
 def test_one_config_serves_three_libraries(mobilenet):
     _, classifier, folder = mobilenet
     config = bundle.read_json(folder, bundle.CONFIG)
@@ -274,6 +276,7 @@ def test_one_config_serves_three_libraries(mobilenet):
         merge({"hidden_act": "swish"}, FORMATS["transformers"].config(folder), "Transformers")
 
 
+@pytest.mark.long
 def test_transformers_files_are_the_same_bytes_again(mobilenet, tmp_path):
     _, _, folder = mobilenet
     again = stage(ImageClassifier.from_pretrained(folder), folder, tmp_path / "again", ["transformers"])
@@ -298,6 +301,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_mobilenet_with_one_layer_set_otherwise_is_none(mobilenet, change):
     _, _, folder = mobilenet
@@ -309,6 +313,7 @@ def test_a_mobilenet_with_one_layer_set_otherwise_is_none(mobilenet, change):
     assert find_mobilenet(config) is None
 
 
+@pytest.mark.long
 def test_a_mobilenet_connected_otherwise_is_none(mobilenet):
     _, _, folder = mobilenet
     text = json.dumps(safety.keras_config(folder / bundle.KERAS))
@@ -376,6 +381,7 @@ def test_an_unknown_runtime_is_refused_with_the_nearest():
         find_format("tensorflow-lite")
 
 
+@pytest.mark.long
 def test_transformers_computes_what_keras_does(mobilenet, photos, picture, tmp_path):
     where = os.environ.get("TRANSFORMERS_PYTHON")
     if not where:
@@ -390,6 +396,7 @@ def test_transformers_computes_what_keras_does(mobilenet, photos, picture, tmp_p
     assert answers.files[0] == pytest.approx(classifier.predict(picture).probabilities, abs=TOLERANCE)
 
 
+@pytest.mark.long
 def test_transformers_js_computes_what_keras_does(mobilenet, photos, tmp_path):
     where = os.environ.get("TRANSFORMERS_JS")
     if not where:

@@ -179,6 +179,7 @@ def repeated(shapes, tmp_path_factory):
     return folder, printed
 
 
+@pytest.mark.long
 def test_seeds_are_runs_of_their_own_with_a_mean_and_a_range(repeated):
     folder, printed = repeated
     metrics = [json.loads((folder / "run" / f"seed-{k}" / "bundle" / "metrics.json").read_text()) for k in (3, 4)]
@@ -190,6 +191,7 @@ def test_seeds_are_runs_of_their_own_with_a_mean_and_a_range(repeated):
     assert re.search(rf"Test split, mean and range of 2 runs.*Log loss +{re.escape(mean)}", printed, re.DOTALL)
 
 
+@pytest.mark.long
 def test_a_small_networks_bundle_tells_its_head_and_what_was_left_out(repeated):
     folder, _ = repeated
     bundle = folder / "run" / "seed-3" / "bundle"

@@ -301,6 +301,7 @@ def test_a_checkpoint_of_another_network_is_one_sentence(tiny, photos, tmp_path)
         fit_again(run, photos)
 
 
+@pytest.mark.long
 def test_the_averages_hold_the_statistics_of_live_batch_normalisation(photos, tmp_path):
     """Weights averaged over the whole run, with statistics of its last step alone, would be another network."""
     settings = {**TINY, "epochs": 1}
@@ -373,6 +374,7 @@ def test_a_mirrored_run_answers_a_mirror_image_alike_and_resumes_as_such(photos,
         fitting.fit({**settings, "mirror": False}, photos, tmp_path, progress=False)
 
 
+@pytest.mark.long
 def test_a_frozen_layer_keeps_its_weights_through_stage_2(photos, cache, tmp_path):
     settings = {**LIGHT, "epochs": 1, "freeze": "conv_pw_12_relu", "batch_size": 128}
     model = fitting.fit(settings, photos, tmp_path, cache=cache, progress=False)
