@@ -261,6 +261,7 @@ def test_what_must_not_be_is_noted():
     assert findings.outcomes == {("endpoint", "400"): 2, ("endpoint", "500"): 1, ("endpoint", "404"): 1}
 
 
+@pytest.mark.long
 def test_the_served_page_survives_a_few_of_each(bundle_2):
     """The quick ways with the quick files, on the real page: no 5xx, nothing told, and sound photos in between."""
     slow = {"slow", "stalled", "cut off", "too large", "too many files", "page: too large", "page: left early"}
@@ -313,6 +314,7 @@ class Waits(http.server.BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not shutil.which(browser.CHROMIUM), reason=f"{browser.CHROMIUM} is not installed")
 def test_the_wait_is_that_of_the_page(tmp_path, monkeypatch):
     monkeypatch.setattr(browser, "PAUSE", 0)

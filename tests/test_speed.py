@@ -34,6 +34,7 @@ def test_different_answers_are_not_timed():
         speed.check_agreement(same, other)
 
 
+@pytest.mark.long
 def test_first_answer_needs_no_tensorflow(result):
     """The tiny model: never imports TensorFlow."""
     assert result["heavy_packages_imported"] == []
@@ -46,6 +47,7 @@ def test_the_embedded_model_answers_a_fresh_process_in_two_seconds():
     assert np.median([start["answer"] for start in starts]) < 2
 
 
+@pytest.mark.long
 def test_table_shows_what_was_measured(result):
     """A row for each measurement, the middle one between its quartiles."""
     rows = speed.table(result).splitlines()[2:]

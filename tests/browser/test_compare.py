@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from hub import ImageClassifier
 
 
+@pytest.mark.long
 def test_both_models_answer_the_same_picture(tab, bundle_2, bundle_3, pictures, tmp_path):
     tab.open("Compare")
     page = tab.page

@@ -329,6 +329,7 @@ def test_each_epoch_is_told_when_it_is_safe_and_a_refusal_leaves_a_run_to_go_on_
     assert len(list(csv.DictReader((tmp_path / "history.csv").open()))) == 3
 
 
+@pytest.mark.long
 def test_the_rate_falls_after_so_many_epochs_without_a_better_loss(photos, tmp_path, monkeypatch):
     losses = iter([0.5, 0.6, 0.7, 0.4, 0.45, 0.46, 0.47])
 
@@ -352,6 +353,7 @@ def test_training_that_diverges_is_one_sentence(photos, tmp_path):
         fitting.fit(settings, photos, tmp_path, progress=False)
 
 
+@pytest.mark.long
 def test_weights_that_diverge_in_the_last_step_are_the_same_sentence(photos, tmp_path, monkeypatch):
     settings = {**TINY, "epochs": 1}
 
@@ -363,6 +365,7 @@ def test_weights_that_diverge_in_the_last_step_are_the_same_sentence(photos, tmp
         fitting.fit(settings, photos, tmp_path, progress=False)
 
 
+@pytest.mark.long
 def test_a_mirrored_run_answers_a_mirror_image_alike_and_resumes_as_such(photos, tmp_path):
     settings = {**TINY, "mirror": True, "head": "evidence", "dense": [], "epochs": 1}
     pixels = np.asarray(photos.pixels[:4]).astype(np.float32)

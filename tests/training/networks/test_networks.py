@@ -110,7 +110,14 @@ def test_each_residual_unit_begins_as_the_identity():
         np.testing.assert_array_equal(np.asarray(maps[0]), np.asarray(maps[2]))
 
 
-@pytest.mark.parametrize("name", [name for name in recipes() if "network" in load_recipe(name)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("mnist_cnn", "cats_vs_dogs_cnn") else pytest.mark.long)
+        for name in recipes()
+        if "network" in load_recipe(name)
+    ],
+)
 def test_every_small_recipe_is_of_stock_layers_and_becomes_a_classifier(name, tmp_path):
     settings = load_recipe(name)
     labels = ["cat", "dog"] if settings["one_unit"] else [str(k) for k in range(10)]
