@@ -12,8 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
-from filelock import FileLock, Timeout
-
 from hub.errors import StorageError
 
 
@@ -48,6 +46,8 @@ def folder_aside(folder: Path) -> Iterator[Path]:
     Raises:
         StorageError: the disk is full or the folder cannot be written.
     """
+    from filelock import FileLock
+
     folder = Path(folder).resolve()
     with storage(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -71,6 +71,8 @@ def _prefix(folder: Path) -> str:
 
 def _clear_up(folder: Path) -> None:
     """Remove what killed processes have left beside `folder`; what a living one is at, or a stranger's, stays."""
+    from filelock import FileLock, Timeout
+
     for aside in [path for path in folder.parent.iterdir() if path.name.startswith(_prefix(folder))]:
         names = {path.name for path in aside.iterdir()} if aside.is_dir() and not aside.is_symlink() else set()
         if "lock" not in names or names - {"lock", "new", "old"}:

@@ -12,7 +12,6 @@ import asyncio
 import io
 import platform
 from dataclasses import dataclass
-from importlib.metadata import version
 from tempfile import SpooledTemporaryFile
 from typing import Annotated, BinaryIO
 
@@ -158,6 +157,8 @@ def reply(content: dict, status: int = 200, headers: dict | None = None) -> Resp
 
 def info(offer: Offer) -> dict:
     """Return what GET /api/info tells."""
+    from importlib.metadata import version
+
     classifier = offer.classifier
     evidence = classifier.config.evidence
     packages = ("onnxruntime", "pillow", "numpy", "gradio")

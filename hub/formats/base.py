@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import subprocess
@@ -201,6 +200,8 @@ class Format:
 
 def versions(modules: Iterable[str]) -> dict[str, str]:
     """Return the version of the package of each module."""
+    import importlib.metadata
+
     distributions = importlib.metadata.packages_distributions()
     names = {module: distributions.get(module, [module])[0] for module in modules}
     return {module: importlib.metadata.version(name) for module, name in names.items()}
