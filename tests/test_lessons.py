@@ -442,6 +442,7 @@ def test_every_refusal_that_the_page_explains(own, tmp_path):
     few = with_photos("few", lambda photos: put(photos, ["a", "b"], 2))
     said = [
         refusal(tmp_path, *fit[:2]),
+        refusal(tmp_path, *fit[:2], "--data", "./my fotos"),
         refusal(with_photos("empty", lambda photos: photos.mkdir(parents=True)), *fit),
         refusal(with_photos("flat", lambda photos: put(photos, ["."], 2)), *fit),
         refusal(with_photos("nested", lambda photos: put(photos, ["cat/siamese", "dog/poodle"], 2)), *fit),
