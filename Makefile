@@ -21,8 +21,6 @@ INSTALL = $(BIN)/python $(PIP) && touch $@
 BUNDLE = hub/pretrained/cats-vs-dogs-mobilenetv2
 TRANSFORMERS := .venv-transformers
 NODE := .venv-node
-# Tests wait for processes that they start: one worker more than cores.
-WORKERS = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 NPM := $(and $(shell command -v node),$(shell command -v npm))
 
 .PHONY: app test test-all lint train verify photos-are-named screenshot clean
@@ -33,7 +31,7 @@ app: $(STAMPS)/app
 
 test: SELECTED = -m "not long"
 test test-all: $(STAMPS)/dev
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(SELECTED) $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(SELECTED) $(ARGS)
 
 lint: $(STAMPS)/dev
 	$(BIN)/ruff check .
