@@ -16,7 +16,8 @@ import numpy as np
 from hub.parts import read
 
 BINS = 15  # of the calibration error
-CERTAIN = 0.9995  # from here on a probability with one decimal would read 100 %, below 1 - CERTAIN it would read 0 %
+# From the first on a probability with one decimal would read 100 %, below the second 0 %.
+NEARLY_1, NEARLY_0 = 0.9995, 0.0005
 
 SCORES = {
     "roc_auc": "ROC AUC",
@@ -165,9 +166,9 @@ def score(name: str, entry: Interval | Mapping[str, Any] | None) -> str:
 
 def percent(probability: float) -> str:
     """A probability in per cent with one decimal, never rounded to 0 or 100 %: 98.7 %, > 99.9 %, < 0.1 %."""
-    if probability >= CERTAIN:
+    if probability >= NEARLY_1:
         return "> 99.9 %"
-    return f"{100 * probability:.1f} %" if probability >= 1 - CERTAIN else "< 0.1 %"
+    return f"{100 * probability:.1f} %" if probability >= NEARLY_0 else "< 0.1 %"
 
 
 def duration(seconds: float) -> str:

@@ -31,6 +31,7 @@ from hub.batch import BATCH, Answer, answers, columns, csv_line, row
 from hub.errors import printable
 from hub.heatmaps import layer, shown_map
 from hub.images import to_tensor_and_picture
+from hub.scores import NEARLY_0, NEARLY_1
 from space import guards
 from space.archives import ENTRY, NAME, Allowance, Archive
 from space.html import data_url
@@ -297,7 +298,7 @@ def _map(classifier: ImageClassifier, evidence: np.ndarray, k: int) -> str:
 
 def _share(say: Say, share: float) -> str:
     """Write a probability with one decimal; never as a certainty that it is not."""
-    sign, shown = (">", 0.999) if share >= 0.9995 else ("<", 0.001) if share < 0.0005 else ("", share)
+    sign, shown = (">", 0.999) if share >= NEARLY_1 else ("<", 0.001) if share < NEARLY_0 else ("", share)
     return f"{sign}{say.number(f'{100 * shown:.1f}')}\N{NO-BREAK SPACE}%"
 
 

@@ -7,6 +7,7 @@ from markupsafe import Markup
 
 from hub import Prediction
 from hub.heatmaps import colour, shown_map
+from hub.scores import NEARLY_0, NEARLY_1
 from space.languages import Say
 
 NAMED_UP_TO = 6  # labels that are named one by one
@@ -43,9 +44,9 @@ def capital(text: str) -> str:
 
 def percent(say: Say, share: float) -> str:
     """Write a probability with one decimal; never as a certainty that it is not."""
-    if share >= 0.9995:
+    if share >= NEARLY_1:
         return say.number(say.plain("words.more_than", number="99.9"))
-    if share < 0.0005:
+    if share < NEARLY_0:
         return say.number(say.plain("words.less_than", number="0.1"))
     return say.number(f"{100 * share:.1f}\N{NO-BREAK SPACE}%")
 
