@@ -5,13 +5,14 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hub import other_tools
 from hub.bundle import CONFIG, read_json
 from hub.errors import BundleError
-from hub.parts import to_json
+from hub.parts import read, text, to_json
 
 LARGEST_SIDE = 4096  # pixels
 PREPROCESSING = {
@@ -192,19 +193,20 @@ def config_of(content: Mapping[str, Any], where: str) -> Config:
     demand(not evidence or cells, "has an evidence grid that is not two numbers of cells")
     backbone = content.get("backbone")
     demand(isinstance(backbone or {}, dict), "has a backbone entry that is not an object")
-    texts = [content.get(name) or "" for name in ("model_type", "name", "license")]
-    one_line = all(isinstance(text, str) and text.isprintable() for text in texts)
+    words = [content.get(name) or "" for name in ("model_type", "name", "license")]
+    one_line = all(isinstance(word, str) and word.isprintable() for word in words)
     demand(one_line, "has a name that is not one line of text")
     for name, reason in FOREIGN.items():
         demand(name not in content, f"has the entry {name}, {reason}")
     ours = {key: value for key, value in without_foreign_keys(content).items() if key not in _DERIVED}
-    return Config(
+    whole = partial(
+        Config,
         labels=tuple(labels),
         image_size=size,
         evidence=_evidence(evidence),
-        backbone=Backbone(**_texts(backbone, *_BACKBONE)) if isinstance(backbone, dict) else None,
-        **_texts(ours, "model_type", "name", "license"),
+        backbone=read(Backbone, backbone, **dict.fromkeys(_BACKBONE, text)) if isinstance(backbone, dict) else None,
     )
+    return read(whole, ours, model_type=text, name=text, license=text)
 
 
 def label_fault(label: str) -> str | None:
@@ -248,17 +250,7 @@ def _evidence(content: Mapping[str, Any]) -> Evidence | None:
         return None
     rest = {key: value for key, value in content.items() if key not in ("grid", "scale")}
     grid = (content["grid"][0], content["grid"][1])
-    return Evidence(grid, content.get("scale"), **_texts(rest, "scale_definition"))
-
-
-def _texts(content: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """Return fields for a dataclass: the texts of these names, None for the others, and all else as `more`.
-
-    What is null, or no text, stays in `more`, so that it is written as it was read.
-    """
-    texts = {name: content[name] for name in names if isinstance(content.get(name), str)}
-    more = {key: value for key, value in content.items() if key not in texts}
-    return {**dict.fromkeys(names), **texts, "more": more}
+    return read(partial(Evidence, grid, content.get("scale")), rest, scale_definition=text)
 
 
 def _told(part: object, *names: str) -> dict[str, Any]:
