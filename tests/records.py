@@ -16,6 +16,14 @@ from training.files import write_json
 from training.results.bootstrap import scores_of
 
 
+def random_answers(labels: int, pictures: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (N,) and fair logits (N, K); rounded, so that scores tie."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, labels, pictures)
+    logits = rng.normal(0, 1.5, (pictures, labels)) + 2 * np.eye(labels)[truth]
+    return truth, np.round(logits, 1).astype(np.float32)
+
+
 def recorded(bundle: Path, target: Path, pixels: np.ndarray, *, seed: int = 0, metrics: bool = True) -> Path:
     """Copy a bundle and give it a record: its answers for some pictures, a fifth of them labelled otherwise.
 

@@ -7,19 +7,12 @@ import pytest
 from scipy import special
 
 from hub.scores import BINS, calibration, duration, log_odds, many, percent, softmax, wilson
-
-
-def drawn(labels: int, photos: int = 400) -> tuple[np.ndarray, np.ndarray]:
-    """True labels and logits with many ties and some mistakes."""
-    rng = np.random.default_rng(labels)
-    truth = rng.integers(0, labels, photos)
-    logits = rng.normal(0, 1.5, (photos, labels)) + 2 * np.eye(labels)[truth]
-    return truth, np.round(logits, 1).astype(np.float32)
+from tests.records import random_answers
 
 
 @pytest.mark.parametrize("labels", [2, 3, 10])
 def test_probabilities_and_log_odds(labels):
-    _, logits = drawn(labels)
+    _, logits = random_answers(labels, 400, seed=labels)
     exact = logits.astype(np.float64)
     np.testing.assert_allclose(softmax(logits), special.softmax(exact, axis=1), rtol=1e-14)
     np.testing.assert_allclose(log_odds(logits), special.logit(special.softmax(exact, axis=1)), rtol=1e-9, atol=1e-9)
@@ -34,7 +27,7 @@ def test_log_odds_do_not_saturate():
 
 @pytest.mark.parametrize("labels", [2, 7])
 def test_calibration_is_the_mean_gap_of_fifteen_bins(labels):
-    truth, logits = drawn(labels)
+    truth, logits = random_answers(labels, 400, seed=labels)
     found = calibration(truth, logits)
     certainty, right = softmax(logits).max(axis=1), logits.argmax(axis=1) == truth
     gaps = 0.0

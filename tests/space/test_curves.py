@@ -8,19 +8,12 @@ from sklearn import metrics as sk
 
 from hub.scores import log_odds, softmax
 from space.curves import Counts, Ranking
-
-
-def drawn(labels: int, photos: int = 400) -> tuple[np.ndarray, np.ndarray]:
-    """True labels and logits with many ties and some mistakes."""
-    rng = np.random.default_rng(labels)
-    truth = rng.integers(0, labels, photos)
-    logits = rng.normal(0, 1.5, (photos, labels)) + 2 * np.eye(labels)[truth]
-    return truth, np.round(logits, 1).astype(np.float32)
+from tests.records import random_answers
 
 
 @pytest.mark.parametrize("labels", [2, 3, 10])
 def test_curves_are_scikit_learns(labels):
-    truth, logits = drawn(labels)
+    truth, logits = random_answers(labels, 400, seed=labels)
     for k in range(labels):
         odds = log_odds(logits)[:, k]
         ranking = Ranking(truth == k, odds)
@@ -34,7 +27,7 @@ def test_curves_are_scikit_learns(labels):
 
 @pytest.mark.parametrize("threshold", [0.0, 0.001, 0.25, 0.5, 0.9, 1.0])
 def test_the_counts_at_a_threshold_are_scikit_learns(threshold):
-    truth, logits = drawn(3)
+    truth, logits = random_answers(3, 400, seed=3)
     ranking = Ranking(truth == 1, log_odds(logits)[:, 1])
     called = softmax(logits)[:, 1] >= threshold
     counts = ranking.at(threshold)

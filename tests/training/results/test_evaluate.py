@@ -20,20 +20,11 @@ from hub.metrics import read_metrics
 from hub.publishing import card
 from hub.record import predictions_table, read_predictions
 from hub.scores import SCORES, log_odds, score
-from tests.records import drawn_predictions
+from tests.records import drawn_predictions, random_answers
 from training.photos.answers import evaluate, map_labels
 from training.photos.data import Photos
 from training.results.bootstrap import RESAMPLES, ResampledScores, metrics, point_scores, resample_counts, scores_of
 from training.results.evaluate import overlaps, record_elsewhere, run_evaluation
-
-
-def random_answers(labels: int, pictures: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (N,) and fair logits (N, K); rounded, so that scores tie."""
-    rng = np.random.default_rng(seed)
-    truth = rng.integers(0, labels, pictures)
-    logits = rng.normal(0, 1.5, (pictures, labels)) + 2 * np.eye(labels)[truth]
-    return truth, np.round(logits, 1).astype(np.float32)
-
 
 # Scores
 
